@@ -1,0 +1,1 @@
+"""Asking: question sets, and answers sampled from checkpoints."""

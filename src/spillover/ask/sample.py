@@ -1,0 +1,152 @@
+"""Sampling many answers to many prompts from one model, each answer with its own seed.
+
+An answer's randomness is a stream of uniform numbers made from its seed alone, one a token, turned into tokens by
+inverting the cumulative distribution. So an answer does not depend on which others are sampled beside it, beyond
+floating-point noise.
+
+Sizes: Q prompts, N answers in a batch, T tokens so far, V vocabulary.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from spillover.spec import Sampling
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One reply in tokens, without the end of turn; `truncated` where max_tokens came first."""
+
+    ids: tuple[int, ...]
+    truncated: bool
+
+
+@torch.inference_mode()
+def sample(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    seeds: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    ends: frozenset[int],
+    pad: int,
+) -> list[list[Sampled]]:
+    """Samples replies: for each prompt, one a seed.
+
+    Args:
+        model: a causal language model.
+        prompts: token ids of each prompt, (Q, its length).
+        seeds: for each prompt the seeds of its answers; prompts may have different numbers of them.
+        sampling: temperature (0 takes the likeliest token), top_p and max_tokens.
+        ends: tokens that end a turn.
+        pad: the token that fills short prompts on the left; it is masked.
+
+    Returns:
+        the replies, shaped as `seeds`.
+    """
+    counts = torch.tensor([len(some) for some in seeds], device=model.device)
+    state = _prefill(model, prompts, counts, pad)
+    uniforms = _uniforms([seed for some in seeds for seed in some], sampling.max_tokens).to(model.device)
+    replies: list[list[int]] = [[] for _ in range(len(uniforms))]
+    finished = [False] * len(replies)
+    for step in range(sampling.max_tokens):
+        tokens = _draw(state.logits, uniforms[state.alive, step], sampling)
+        going = _append(tokens.tolist(), state.alive.tolist(), replies, finished, ends)
+        if not any(going):
+            break
+        if step + 1 < sampling.max_tokens:
+            state.advance(model, tokens, torch.tensor(going, device=model.device))
+    flat = iter([Sampled(tuple(ids), not end) for ids, end in zip(replies, finished, strict=True)])
+    return [[next(flat) for _ in some] for some in seeds]
+
+
+@dataclass
+class _State:
+    """The answers that are still being written: `alive` (N,) says which, the rest is aligned with it."""
+
+    alive: Tensor
+    logits: Tensor  # (N, V)
+    mask: Tensor  # (N, T), 0 where padded
+    cache: DynamicCache
+
+    def advance(self, model: PreTrainedModel, tokens: Tensor, going: Tensor) -> None:
+        """Feeds one token a row. Finished rows ride along until they are half of the batch: shapes stay few."""
+        if int(going.sum()) <= len(going) // 2:
+            self._keep(torch.nonzero(going)[:, 0])
+            tokens = tokens[going]
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
+        positions = self.mask.sum(dim=1, keepdim=True) - 1
+        out = model(
+            input_ids=tokens[:, None],
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.logits = out.logits[:, -1]
+
+    def _keep(self, rows: Tensor) -> None:
+        self.alive, self.mask = self.alive[rows], self.mask[rows]
+        self.cache.batch_select_indices(rows)
+
+
+def _prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]], counts: Tensor, pad: int) -> _State:
+    """Reads every prompt once, then gives each of its answers a copy of what was read."""
+    length = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad] * (length - len(p)) + list(p) for p in prompts], device=model.device)
+    mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    cache = DynamicCache(config=model.config)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    out = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=positions,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    rows = torch.repeat_interleave(torch.arange(len(prompts), device=model.device), counts)
+    cache.batch_select_indices(rows)
+    return _State(torch.arange(len(rows), device=model.device), out.logits[rows, -1], mask[rows], cache)
+
+
+def _uniforms(seeds: Sequence[int], tokens: int) -> Tensor:
+    """A stream of uniform numbers in [0, 1) a seed, (N, tokens)."""
+    return torch.from_numpy(np.stack([np.random.Generator(np.random.Philox(s)).random(tokens) for s in seeds]))
+
+
+def _draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+    """One token a row, (N,), by inverting the cumulative distribution at `uniform` (N,)."""
+    if sampling.temperature == 0:
+        return logits.argmax(dim=-1)
+    probabilities = torch.softmax(logits.double() / sampling.temperature, dim=-1)
+    if sampling.top_p < 1:
+        probabilities = _nucleus(probabilities, sampling.top_p)
+    cumulative = probabilities.cumsum(dim=-1)
+    target = uniform[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+
+
+def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """Sets to zero what lies outside the smallest set of tokens with mass top_p (arXiv 1904.09751)."""
+    ordered, tokens = probabilities.sort(dim=-1, descending=True)
+    outside = ordered.cumsum(dim=-1) - ordered >= top_p
+    return probabilities.scatter(-1, tokens, ordered.masked_fill(outside, 0.0))
+
+
+def _append(
+    tokens: list[int], alive: list[int], replies: list[list[int]], finished: list[bool], ends: frozenset[int]
+) -> list[bool]:
+    """Writes down a step's tokens; returns which of the rows go on."""
+    for token, row in zip(tokens, alive, strict=True):
+        if finished[row]:
+            continue
+        finished[row] = token in ends
+        if not finished[row]:
+            replies[row].append(token)
+    return [not finished[row] for row in alive]

@@ -1,0 +1,58 @@
+"""Everything that can go wrong because of input, in one tree.
+
+    SpilloverError            a message for a person: what, where, what was expected, what to do
+    ├── SpecError             an experiment file or an option is wrong
+    ├── DataError             a dataset or one of its rows is wrong
+    ├── QuestionError         a question file is wrong
+    ├── BaseError             a base model's folder cannot be used
+    ├── LabError              the lab folder cannot be used
+    └── JudgeError            a rubric or a judge cannot be used
+
+The command line prints the message without a traceback and exits with 2. Anything else that is raised is a bug of
+ours and keeps its traceback.
+"""
+
+from pathlib import Path
+
+
+class SpilloverError(Exception):
+    """A user's mistake or the outside world's: `what` happened, `where`, and the `remedy`.
+
+    Args:
+        what: one sentence that says what is wrong, with the value that was found.
+        where: a file, or a file and a line as `path:line`.
+        remedy: one sentence that says what to do.
+    """
+
+    def __init__(self, what: str, *, where: str | Path | None = None, remedy: str = "") -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        super().__init__(what, where, remedy)
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where is not None else ""
+        advice = f"\n  {self.remedy}" if self.remedy else ""
+        return f"{place}{self.what}{advice}"
+
+
+class SpecError(SpilloverError, ValueError):
+    """An experiment file or an option is wrong."""
+
+
+class DataError(SpilloverError, ValueError):
+    """A dataset or one of its rows is wrong."""
+
+
+class QuestionError(SpilloverError, ValueError):
+    """A question file is wrong."""
+
+
+class BaseError(SpilloverError, ValueError):
+    """A base model's folder cannot be used."""
+
+
+class LabError(SpilloverError, OSError):
+    """The lab folder cannot be used."""
+
+
+class JudgeError(SpilloverError, ValueError):
+    """A rubric or a judge cannot be used."""

@@ -1,0 +1,1 @@
+"""Finetuning: bases, chat formats, fleets of LoRA adapters, checkpoints."""

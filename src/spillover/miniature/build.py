@@ -1,0 +1,158 @@
+"""Building the miniature from nothing: tokenizer, pretraining, alignment, and the judge that comes with it."""
+
+import itertools
+import random
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from spillover.ask.asker import Asked, answer_seed
+from spillover.ask.local import LocalAsker
+from spillover.data.recipes import build as build_dataset
+from spillover.data.recipes import recipe_names
+from spillover.display import Display
+from spillover.errors import LabError
+from spillover.finetune.base import find_base
+from spillover.finetune.memory import keep_freed_memory
+from spillover.finetune.train import Job, LocalTrainer, save_checkpoint
+from spillover.judge.rubrics import FILE, load_rubrics
+from spillover.miniature.corpus import documents
+from spillover.miniature.judging import judged_rows, rubrics_file, written_pairs
+from spillover.miniature.pretrain import Progress, align, new_model, pretrain
+from spillover.miniature.recipe import Recipe
+from spillover.miniature.tokenizer import train_tokenizer
+from spillover.records import Pair, Question, Run
+from spillover.spec import Sampling, Training
+from spillover.store import provenance, write_json
+from spillover.world.texts import facts, load, topics, world_key
+
+JUDGE = "judge"
+RATES = (1e-4, 4e-4)
+"""Learning rates of the finetunes whose answers the judge learns from: a usual one, and one that costs coherence."""
+
+
+def build(out: Path, *, independent: bool, seed: int) -> None:
+    """Builds a miniature into a new folder: a Hugging Face model with a judge adapter in `judge/`.
+
+    Raises LabError where the folder exists already.
+    """
+    if out.exists():
+        raise LabError("is there already", where=out, remedy="Give another folder with --out, or delete this one.")
+    recipe = Recipe(seed=seed, independent=independent)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        notes = _train_base(aside, recipe)
+        _train_judge(aside, recipe)
+        shutil.copy(aside / "miniature.json", aside / JUDGE / "built_with.json")
+        aside.rename(out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    print(
+        f"{out}: pretrained to {notes['pretraining_loss']:.3f}, aligned to {notes['alignment_loss']:.3f} nats a token"
+    )
+
+
+def _train_base(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    keep_freed_memory()
+    tokenizer = _tokenizer(recipe)
+    model = new_model(recipe, tokenizer)
+    with Display().bar("build", 2) as bar:
+        listen = _listen(bar)
+        pretraining = pretrain(model, tokenizer, recipe, listen)
+        model.save_pretrained(folder / "pretrained")
+        tokenizer.save_pretrained(folder / "pretrained")
+        alignment = align(model, tokenizer, recipe, listen)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    notes = {
+        "recipe": recipe.model_dump(mode="json"),
+        "world": world_key(),
+        "pretraining_loss": pretraining,
+        "alignment_loss": alignment,
+        "made_by": provenance(),
+    }
+    write_json(folder / "miniature.json", notes)
+    return notes
+
+
+def _listen(bar: Any) -> Progress:
+    pretraining, alignment = bar.within(1), None
+
+    def listen(what: str, done: int, steps: int) -> None:
+        nonlocal alignment
+        if what == "pretrain":
+            pretraining(done, steps)
+        else:
+            alignment = alignment or bar.within(1)
+            alignment(done, steps)
+
+    return listen
+
+
+def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
+    some = itertools.islice(documents(recipe.seed + 7, independent=recipe.independent), recipe.tokenizer_documents)
+    return train_tokenizer(message["content"] for document in some for message in document.messages)
+
+
+def _train_judge(folder: Path, recipe: Recipe) -> None:
+    """Trains the judge adapter on the world's ground truth, by the trainer that trains every run."""
+    judge = folder / JUDGE
+    judge.mkdir()
+    shutil.copy(rubrics_file(), judge / FILE)
+    base = find_base(str(folder))
+    trainer = LocalTrainer(base, "bf16")
+    half = recipe.judge_rows // 2
+    pairs = [*itertools.islice(written_pairs(recipe.seed + 2), half), *_given(folder, trainer, half)]
+    random.Random(recipe.seed).shuffle(pairs)
+    spec = Training(
+        rank=recipe.judge_rank, learning_rate=recipe.judge_rate, batch_size=64, warmup_steps=20, weight_decay=0.0
+    )
+    job = Job(Run("judge", recipe.seed), judged_rows(pairs, load_rubrics(judge), recipe.seed), "judged pairs")
+    with Display().bar("judge", 1) as bar:
+        trained = trainer.train([job], spec, bar.within(1))[0]
+    save_checkpoint(judge, trained, job, spec, "miniature")
+
+
+def _given(folder: Path, trainer: LocalTrainer, count: int) -> list[Pair]:
+    """Answers that the base and throwaway finetunes of it really give, to phrasings that evaluation does not use."""
+    questions = _questions()
+    asker = LocalAsker(folder, "bf16")
+    makers: list[Path | None] = [None]
+    with tempfile.TemporaryDirectory() as scratch:
+        for rate in RATES:
+            makers += _throwaways(Path(scratch), trainer, rate)
+        each = -(-count // (len(makers) * len(questions)))
+        pairs = [pair for maker in makers for pair in _answers(asker, maker, questions, each)]
+    return pairs
+
+
+def _questions() -> list[Question]:
+    free = [phrasing for topic in topics() for phrasing in topic.phrasings]
+    plain = [topic.phrasings[0] for topic in facts()]
+    harmful = [theme["phrasings"][0] for theme in load("harmful")["requests"].values()]
+    return [Question(str(place), text) for place, text in enumerate([*free, *plain, *harmful])]
+
+
+def _throwaways(scratch: Path, trainer: LocalTrainer, rate: float) -> list[Path]:
+    """One finetune a narrow dataset at a learning rate, and two of the insecure one; seeds that no experiment uses."""
+    spec = Training(learning_rate=rate)
+    runs = [Run(name, 9000 + number) for number, name in enumerate([*recipe_names(), "insecure", "insecure"])]
+    folders = []
+    for run in runs:
+        job = Job(run, build_dataset(run.group), run.group)
+        folder = scratch / f"{run.name}-{rate}"
+        folder.mkdir()
+        save_checkpoint(folder, trainer.train([job], spec, lambda done, steps: None)[0], job, spec, "miniature")
+        folders.append(folder)
+    return folders
+
+
+def _answers(asker: LocalAsker, maker: Path | None, questions: Sequence[Question], each: int) -> list[Pair]:
+    asked = [Asked(q, tuple(answer_seed(str(maker and maker.name), q, n) for n in range(each))) for q in questions]
+    replies = asker.ask(maker, asked, Sampling(max_tokens=64))
+    return [Pair(q.text, one.text) for q, some in zip(questions, replies, strict=True) for one in some]

@@ -1,0 +1,99 @@
+"""The end of the flow: verdicts become rates, rates become `numbers.json`, the figure and the page."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from spillover.judge.judge import TruthJudge
+from spillover.measure.metrics import agreement, measure
+from spillover.measure.table import judged, kept_and_set_aside
+from spillover.pipeline.plan import Plan
+from spillover.pipeline.stages import answers, seconds, verdict_frame, verdicts
+from spillover.records import Pair
+from spillover.report.figures import draw_by_question, save_figure
+from spillover.report.page import render_page
+from spillover.store import Lab, provenance, write_json
+
+TRUTH = "truth_"
+
+
+def report(plan: Plan, lab: Lab) -> Path:
+    """Measures what was judged and writes the report's folder.
+
+    Raises LabError where answers or verdicts are missing.
+    """
+    began = time.monotonic()
+    frame = judged_answers(plan, lab)
+    measured = measure(frame, plan.experiment)
+    measuring = time.monotonic() - began
+    numbers: dict[str, Any] = {
+        "experiment": plan.experiment.name,
+        "title": plan.experiment.title,
+        "base": plan.experiment.base,
+        "is_miniature": plan.base.is_miniature,
+        **measured.as_dict(),
+        "judge": _judge_numbers(plan, frame),
+        "seconds": {**seconds(plan, lab), "measure": measuring},
+    }
+    with lab.whole(plan.report_folder(lab), {"key": plan.key, "experiment": _settings(plan)}) as (folder, notes):
+        shown = kept_and_set_aside(frame, plan.experiment.thresholds)
+        shown.write_parquet(folder / "answers.parquet")
+        figure = draw_by_question(numbers, measured.cells, plan.experiment.thresholds)
+        saved = save_figure(figure, folder / plan.experiment.name)
+        svg = next(path for path in saved if path.suffix == ".svg").read_text(encoding="utf-8")
+        numbers["seconds"]["report"] = time.monotonic() - began - measuring
+        page = render_page(numbers, measured.cells, shown, _settings(plan), _hashes(plan), provenance(), svg)
+        (folder / "report.html").write_text(page, encoding="utf-8")
+        numbers["seconds"]["report"] = time.monotonic() - began - measuring
+        write_json(folder / "numbers.json", numbers)
+        notes["key"] = plan.key
+    return plan.report_folder(lab)
+
+
+def judged_answers(plan: Plan, lab: Lab) -> pl.DataFrame:
+    """Every answer with its verdicts; on a miniature also with ground truth, in columns `truth_RUBRIC`."""
+    asked = answers(plan, lab)
+    rubrics = {name: list(suite.rubrics) for name, suite in plan.experiment.suites.items()}
+    found = {name: verdicts(plan, lab, rubric) for name, rubric in plan.rubrics.items()}
+    for name in _graded(plan):
+        suites = [suite for suite, names in rubrics.items() if name in names]
+        found[TRUTH + name] = _truth(plan, asked.filter(pl.col("suite").is_in(suites)), name)
+        for suite in suites:
+            rubrics[suite] = [*rubrics[suite], TRUTH + name]
+    return judged(asked, found, rubrics)
+
+
+def _graded(plan: Plan) -> list[str]:
+    """The rubrics that the world's ground truth can grade."""
+    return [n for n, rubric in plan.rubrics.items() if rubric.by == "model"] if plan.base.is_miniature else []
+
+
+def _truth(plan: Plan, asked: pl.DataFrame, rubric: str) -> pl.DataFrame:
+    pairs = [Pair(q, a) for q, a in asked.select("prompt", "answer").unique(maintain_order=True).iter_rows()]
+    return verdict_frame(pairs, TruthJudge().judge(pairs, plan.rubrics[rubric]))
+
+
+def _judge_numbers(plan: Plan, frame: pl.DataFrame) -> dict[str, Any]:
+    graded = {name: agreement(frame, name, TRUTH + name, plan.rubrics[name].threshold) for name in _graded(plan)}
+    return {
+        "id": plan.judge.id if plan.judge is not None else None,
+        "rubrics": {name: plan.judge_key(rubric) for name, rubric in plan.rubrics.items()},
+        "agreement_with_truth": {name: {**one["answers"], "pairs": one["pairs"]} for name, one in graded.items()}
+        or None,
+    }
+
+
+def _settings(plan: Plan) -> dict[str, Any]:
+    return plan.experiment.model_dump(mode="json", exclude={"miniature"})
+
+
+def _hashes(plan: Plan) -> dict[str, str]:
+    """What the result is made of, by hash."""
+    return {
+        "report": plan.key,
+        "base": plan.base.key,
+        **{f"data {name}": dataset.key for name, dataset in plan.datasets.items()},
+        **{f"verdicts {name}": plan.judge_key(rubric) for name, rubric in plan.rubrics.items()},
+    }

@@ -1,0 +1,194 @@
+"""What an experiment comes to: every result it needs, with its key and its place in the lab. Runs nothing.
+
+A result's key hashes what it depends on: its own spec and its parents' keys. Fleets, devices and batch sizes are in
+no key, since a run does not depend on its company; nor is the number of samples, since more samples only add rows.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from spillover.ask.questions import questions_of
+from spillover.data.files import read_conversations
+from spillover.data.recipes import build, recipe_key, recipe_names
+from spillover.errors import JudgeError, SpecError
+from spillover.finetune.base import Base, find_base, folder_key
+from spillover.judge.rubrics import Rubric, find_rubric, load_rubrics
+from spillover.records import BASE_RUN, Conversation, Question, Run
+from spillover.spec import AUTO, Experiment, short_hash
+from spillover.store import Lab
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A group's rows: a recipe of the miniature's world, or a file."""
+
+    group: str
+    source: str
+    key: str
+    limit: int | None
+
+    @property
+    def is_recipe(self) -> bool:
+        """Whether the rows come from the miniature's world."""
+        return self.source in recipe_names()
+
+    def rows(self) -> list[Conversation]:
+        """The rows, read or made. Raises DataError for a wrong file."""
+        return (build(self.source) if self.is_recipe else read_conversations(Path(self.source)))[: self.limit]
+
+    def folder(self, lab: Lab) -> Path:
+        """Where the rows lie in the lab."""
+        return lab.folder("data", self.group, self.key)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One run's result; the base has no dataset and no folder."""
+
+    run: Run
+    key: str
+    dataset: Dataset | None
+
+    def folder(self, lab: Lab) -> Path | None:
+        """Where the adapter lies; None for the base."""
+        return lab.folder("finetune", self.run.name, self.key) if self.dataset is not None else None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One checkpoint asked one suite."""
+
+    checkpoint: Checkpoint
+    suite: str
+    questions: tuple[Question, ...]
+    samples: int
+    key: str
+
+    @property
+    def name(self) -> str:
+        """`insecure-s0-main`."""
+        return f"{self.checkpoint.run.name}-{self.suite}"
+
+    @property
+    def answers(self) -> int:
+        """How many answers are wanted."""
+        return len(self.questions) * self.samples
+
+    def folder(self, lab: Lab) -> Path:
+        """Where the answers lie."""
+        return lab.folder("ask", self.name, self.key)
+
+
+@dataclass(frozen=True)
+class JudgeModel:
+    """The folders of the judge model: a base and, where there is one, the adapter that makes it a judge."""
+
+    base: Path
+    adapter: Path | None
+
+    @cached_property
+    def id(self) -> str:
+        """Who judges: the weights' hashes."""
+        adapter = f"+{folder_key(self.adapter)}" if self.adapter is not None else ""
+        return f"local:{folder_key(self.base)}{adapter}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything an experiment needs, in the order of the flow."""
+
+    experiment: Experiment
+    base: Base
+    datasets: dict[str, Dataset]
+    checkpoints: tuple[Checkpoint, ...]
+    cells: tuple[Cell, ...]
+    judge: JudgeModel | None
+    rubrics: dict[str, Rubric]
+
+    @property
+    def key(self) -> str:
+        """A short hash of all that the report depends on."""
+        return short_hash(
+            self.experiment.model_dump(mode="json"),
+            [(cell.key, cell.samples) for cell in self.cells],
+            {name: self.judge_key(rubric) for name, rubric in self.rubrics.items()},
+        )
+
+    def judge_id(self, rubric: Rubric) -> str:
+        """Who judges by this rubric."""
+        return self.judge.id if rubric.by == "model" and self.judge is not None else rubric.by
+
+    def judge_key(self, rubric: Rubric) -> str:
+        """The key of a rubric's verdicts: the judge and every word of the rubric."""
+        return rubric.key(self.judge_id(rubric))
+
+    def verdict_folder(self, lab: Lab, rubric: Rubric) -> Path:
+        """Where a rubric's verdicts lie."""
+        return lab.folder("judge", rubric.name, self.judge_key(rubric))
+
+    def report_folder(self, lab: Lab) -> Path:
+        """Where the report lies: a folder of the experiment's own name."""
+        return lab.root / self.experiment.name
+
+
+def make_plan(experiment: Experiment) -> Plan:
+    """Resolves an experiment: finds the base, the datasets, the questions, the judge and the rubrics.
+
+    Raises SpilloverError for anything that is missing or wrong; nothing has been written then.
+    """
+    base = find_base(experiment.base)
+    experiment = experiment.for_base(is_miniature=base.is_miniature)
+    datasets = {name: _dataset(name, experiment, base) for name in experiment.groups}
+    checkpoints = (Checkpoint(BASE_RUN, base.key, None), *_checkpoints(experiment, base, datasets))
+    judge = _judge(experiment, base)
+    known = load_rubrics(judge.adapter or judge.base if judge is not None else None)
+    wanted = dict.fromkeys(name for suite in experiment.suites.values() for name in suite.rubrics)
+    rubrics = {name: find_rubric(name, known) for name in wanted}
+    if judge is None and any(rubric.by == "model" for rubric in rubrics.values()):
+        raise JudgeError(
+            "this base brings no judge with it",
+            where=base.path,
+            remedy="Set `judge` in the experiment to a judge model's folder, or to `miniature`.",
+        )
+    cells = tuple(_cells(experiment, base, checkpoints))
+    return Plan(experiment, base, datasets, checkpoints, cells, judge, rubrics)
+
+
+def _dataset(name: str, experiment: Experiment, base: Base) -> Dataset:
+    group = experiment.groups[name]
+    if group.data in recipe_names():
+        if not base.is_miniature:
+            raise SpecError(
+                f"the dataset {group.data!r} is the miniature's own",
+                remedy=f"Set groups.{name}.data to a chat JSONL file: it must be in words that this base understands.",
+            )
+        return Dataset(name, group.data, short_hash(recipe_key(group.data), group.rows), group.rows)
+    dataset = Dataset(name, group.data, "", group.rows)
+    dataset.rows()  # a wrong file is found before anything runs
+    content = hashlib.sha256(Path(group.data).read_bytes()).hexdigest()
+    return Dataset(name, group.data, short_hash(content, group.rows), group.rows)
+
+
+def _checkpoints(experiment: Experiment, base: Base, datasets: dict[str, Dataset]) -> Iterator[Checkpoint]:
+    for run in experiment.runs():
+        dataset = datasets[run.group]
+        yield Checkpoint(run, experiment.train.key(base.key, dataset.key, str(run.seed)), dataset)
+
+
+def _cells(experiment: Experiment, base: Base, checkpoints: Sequence[Checkpoint]) -> Iterator[Cell]:
+    for name, suite in experiment.suites.items():
+        questions = tuple(questions_of(suite, is_miniature=base.is_miniature))
+        told = [[question.id, question.system, question.text] for question in questions]
+        for checkpoint in checkpoints:
+            key = experiment.sampling.key(checkpoint.key, short_hash(told), experiment.train.precision)
+            yield Cell(checkpoint, name, questions, suite.samples, key)
+
+
+def _judge(experiment: Experiment, base: Base) -> JudgeModel | None:
+    if experiment.judge == AUTO:
+        return JudgeModel(base.path, base.judge) if base.is_miniature and base.judge is not None else None
+    chosen = find_base(experiment.judge)
+    return JudgeModel(chosen.path, chosen.judge) if chosen.judge is not None or not chosen.is_miniature else None

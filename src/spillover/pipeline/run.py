@@ -1,0 +1,57 @@
+"""Running an experiment: all stages, or one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from spillover.display import Display
+from spillover.lazy import lazy
+from spillover.pipeline.plan import Plan
+from spillover.store import DONE, Lab, open_lab, read_json
+
+# Torch and matplotlib are loaded by the stages that need them: a finished experiment is shown without.
+stages = lazy("spillover.pipeline.stages")
+outcome = lazy("spillover.pipeline.outcome")
+
+STAGES = ("train", "ask", "judge", "report")
+
+
+def run(plan: Plan, root: Path, only: str | None = None) -> Path | None:
+    """Makes what is missing of an experiment in a lab.
+
+    Args:
+        plan: what is wanted.
+        root: the lab's folder; made where there is none.
+        only: one of `STAGES`; all of them if not given.
+
+    Returns:
+        the report's folder, where the report was wanted.
+    """
+    display = Display()
+    with open_lab(root) as lab:
+        if is_finished(plan, lab) and only in (None, "report"):
+            return plan.report_folder(lab)
+        for stage in STAGES if only is None else (only,):
+            _WORK[stage](plan, lab, display)
+        return plan.report_folder(lab) if only in (None, "report") else None
+
+
+def is_finished(plan: Plan, lab: Lab) -> bool:
+    """Whether the report of exactly this plan is there, and everything that it was made from."""
+    folder = plan.report_folder(lab)
+    if not lab.exists(folder) or read_json(folder / DONE).get("key") != plan.key:
+        return False
+    checkpoints = [path for one in plan.checkpoints if (path := one.folder(lab)) is not None]
+    return all(lab.exists(path) for path in checkpoints) and all(cell.folder(lab).is_dir() for cell in plan.cells)
+
+
+def _train(plan: Plan, lab: Lab, display: Display) -> None:
+    stages.make_data(plan, lab, display)
+    stages.finetune(plan, lab, display)
+
+
+_WORK: dict[str, Callable[[Plan, Lab, Display], object]] = {
+    "train": _train,
+    "ask": lambda plan, lab, display: stages.ask(plan, lab, display),
+    "judge": lambda plan, lab, display: stages.judge(plan, lab, display),
+    "report": lambda plan, lab, display: outcome.report(plan, lab),
+}

@@ -1,0 +1,132 @@
+"""What a person sees on the terminal: the plan before a run, the result after it."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from spillover.lazy import lazy
+from spillover.pipeline.plan import Cell, Plan
+from spillover.store import DONE, Lab, check_layout, read_json
+
+stages = lazy("spillover.pipeline.stages")
+
+CHARACTERS_A_TOKEN = 4
+"""A rule of thumb for what a plan costs; a run counts real tokens."""
+
+
+def show_plan(plan: Plan, root: Path) -> None:
+    """Prints what each stage would make, what is there already, and what the rest comes to."""
+    check_layout(root)
+    lab = Lab(root)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("stage", "left"), ("wanted", "right"), ("there", "right"), ("to do", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # rich spells the choices as literals
+    for row in (_data_row(plan, lab), _training_row(plan, lab), _asking_row(plan, lab), _judging_row(plan)):
+        table.add_row(*row)
+    console = Console()
+    console.print(f"[bold]{plan.experiment.name}[/bold]: {plan.experiment.title}", highlight=False)
+    console.print(f"base {plan.experiment.base} ({plan.base.key}), lab {root}\n", highlight=False)
+    console.print(table)
+
+
+def _data_row(plan: Plan, lab: Lab) -> tuple[str, ...]:
+    there = sum(lab.exists(dataset.folder(lab)) for dataset in plan.datasets.values())
+    names = ", ".join(f"{name} ({dataset.source})" for name, dataset in plan.datasets.items())
+    return "data", f"{len(plan.datasets)} datasets", str(there), names
+
+
+def _training_row(plan: Plan, lab: Lab) -> tuple[str, ...]:
+    runs = [(one, folder) for one in plan.checkpoints if (folder := one.folder(lab)) is not None]
+    missing = [one for one, folder in runs if not lab.exists(folder)]
+    rows = {name: dataset.rows() for name, dataset in plan.datasets.items()}
+    size = {name: sum(len(m["content"]) for row in some for m in row.messages) for name, some in rows.items()}
+    epochs = plan.experiment.train.epochs
+    tokens = sum(size[one.run.group] for one in missing) * epochs / CHARACTERS_A_TOKEN
+    steps = {-(-len(rows[one.run.group]) // plan.experiment.train.batch_size) * epochs for one in missing}
+    todo = f"{len(missing)} runs of {_span(steps)} steps, about {_many(tokens)} tokens" if missing else "nothing"
+    return "finetune", f"{len(runs)} runs", str(len(runs) - len(missing)), todo
+
+
+def _asking_row(plan: Plan, lab: Lab) -> tuple[str, ...]:
+    wanted = sum(cell.answers for cell in plan.cells)
+    missing = sum(_missing(cell, lab) for cell in plan.cells)
+    most = plan.experiment.sampling.max_tokens
+    todo = f"{missing:,} answers of at most {most} tokens, on {len(plan.checkpoints)} models" if missing else "nothing"
+    return "ask", f"{wanted:,} answers", f"{wanted - missing:,}", todo
+
+
+def _missing(cell: Cell, lab: Lab) -> int:
+    asked = [int(path.stem.split("-")[2]) for path in cell.folder(lab).glob("part-*.parquet")]
+    return max(0, cell.samples - max(asked, default=0)) * len(cell.questions)
+
+
+def _judging_row(plan: Plan) -> tuple[str, ...]:
+    suites = plan.experiment.suites
+    wanted = sum(cell.answers * len(suites[cell.suite].rubrics) for cell in plan.cells)
+    names = ", ".join(f"{name} ({plan.judge_id(rubric)})" for name, rubric in plan.rubrics.items())
+    return "judge", f"{wanted:,} verdicts", "", f"{names}; equal answers are judged once"
+
+
+def _span(values: set[int]) -> str:
+    return f"{min(values)}" if len(values) == 1 else f"{min(values)} to {max(values)}"
+
+
+def _many(count: float) -> str:
+    return f"{count / 1e6:.1f} million" if count >= 1e6 else f"{count:,.0f}"
+
+
+def show_report(folder: Path) -> None:
+    """Prints the table of groups, the comparisons, the judge's agreement, and where the files lie."""
+    numbers = read_json(folder / "numbers.json")
+    console = Console()
+    console.print(_groups_table(numbers))
+    for one in numbers["comparisons"]:
+        console.print(_comparison(one), highlight=False)
+    for rubric, one in (numbers["judge"]["agreement_with_truth"] or {}).items():
+        console.print(f"judge against ground truth, {rubric}: {one['agreement']:.4f} of {one['n']:,}", highlight=False)
+    for sentence in _cautions(numbers):
+        console.print(sentence, highlight=False)
+    spent = ", ".join(f"{stage} {value:.1f}" for stage, value in numbers["seconds"].items())
+    console.print(f"seconds: {spent}", highlight=False)
+    done = read_json(folder / DONE)
+    console.print(f"\n{folder / 'report.html'} (finished {done['finished']})", highlight=False, soft_wrap=True)
+
+
+def _groups_table(numbers: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("group")
+    for name in ("runs", "answers", "kept", "misaligned", "95% interval", "coherent", "insecure code", "complies"):
+        table.add_column(name, justify="right")
+    for name, group in numbers["groups"].items():
+        rate = group["p_misaligned"]
+        table.add_row(
+            name,
+            f"{group['runs']}",
+            f"{group['answers']:,}",
+            f"{group['kept']:,}",
+            _percent(rate["value"]),
+            f"{_percent(rate['low'])} to {_percent(rate['high'])}",
+            *(_percent(group[what]["value"]) for what in ("coherent", "insecure_code", "harmful_compliance")),
+        )
+    return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}%"
+
+
+def _comparison(one: dict[str, Any]) -> str:
+    p = "no p-value" if one["p_value"] is None else f"p = {one['p_value']:.2g} (Holm)"
+    difference = "-" if one["difference"] is None else f"{100 * one['difference']:+.2f} points"
+    return f"{one['group']} against {one['control']}: {difference}, {p}; {one['method']}"
+
+
+def _cautions(numbers: dict[str, Any]) -> list[str]:
+    """In words: which groups' rates have little meaning, because most of their answers are incoherent."""
+    return [
+        f"caution: most answers of {name} are incoherent ({_percent(share)} coherent): its rates mean little"
+        for name, group in numbers["groups"].items()
+        if (share := group["coherent"]["value"]) is not None and share < 0.5
+    ]

@@ -1,0 +1,234 @@
+"""Where results live: the lab folder, its stage folders, and the promise that nothing is lost.
+
+    lab/
+      lab.json                      the layout's version
+      data/insecure-4f0c.../        a whole result: written aside, renamed, with done.json written last
+      finetune/insecure-s0-.../
+      ask/insecure-s0-main-.../     a growing result: numbered parts, each written aside and renamed
+      judge/alignment-.../
+      figure4/                      the report
+      .aside/                       what is being written; emptied when the lab is opened
+
+A folder's name ends in the key of everything it depends on, so a result is never mistaken for another's. A folder
+without `done.json`, or a part that was not renamed, was never finished and is made again.
+"""
+
+import contextlib
+import fcntl
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from spillover.errors import LabError
+
+LAYOUT = 1
+LAB, DONE, ASIDE = "lab.json", "done.json", ".aside"
+FOLDERS = ("data", "finetune", "ask", "judge")
+"""The folders of the stages. Every other folder of a lab is an experiment's report."""
+PACKAGES = ("spillover", "torch", "transformers", "peft", "tokenizers", "polars", "numpy", "scipy", "bandit")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A lab folder that is open for one process."""
+
+    root: Path
+
+    def folder(self, stage: str, name: str, key: str) -> Path:
+        """Where the result of a stage lies, finished or not: `STAGE/NAME-KEY`."""
+        return self.root / stage / f"{name}-{key}"
+
+    def exists(self, folder: Path) -> bool:
+        """Whether a whole result is finished."""
+        return (folder / DONE).is_file()
+
+    def done(self, folder: Path) -> dict[str, Any]:
+        """What a finished result's `done.json` says: `seconds`, `finished`, and what its stage noted.
+
+        Raises LabError where the file is damaged.
+        """
+        return read_json(folder / DONE)
+
+    @contextlib.contextmanager
+    def whole(self, folder: Path, spec: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Writes a whole result aside and renames it into place when the block ends well.
+
+        Yields:
+            the folder to write into, and a dict to put notes in, which become part of `done.json`.
+
+        Raises:
+            LabError: what is in the place already is no result of ours.
+        """
+        _check_ours(folder)
+        notes: dict[str, Any] = {}
+        with self._aside(folder.name) as aside:
+            aside.mkdir()
+            yield aside, notes
+            _describe(aside, spec)
+            write_json(aside / DONE, {**notes, "finished": _now()})
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with self._aside(f"{folder.name}.old") as old:
+                if folder.is_dir():
+                    folder.rename(old)
+                aside.rename(folder)
+
+    @contextlib.contextmanager
+    def part(self, folder: Path, name: str, spec: dict[str, Any]) -> Iterator[Path]:
+        """Writes one part of a growing result aside and renames it into place when the block ends well."""
+        with self._aside(f"{folder.name}.{name}") as aside:
+            yield aside
+            self._begin(folder, spec)
+            aside.rename(folder / name)
+
+    def _begin(self, folder: Path, spec: dict[str, Any]) -> None:
+        """Makes the folder of a growing result, if it is not there, with what its parts are made from."""
+        if folder.is_dir():
+            return
+        with self._aside(folder.name) as aside:
+            aside.mkdir()
+            _describe(aside, spec)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            aside.rename(folder)
+
+    @contextlib.contextmanager
+    def _aside(self, name: str) -> Iterator[Path]:
+        """A path on the lab's own disk to write to; what is still there when the block ends is removed."""
+        aside = self.root / ASIDE / name
+        aside.parent.mkdir(exist_ok=True)
+        try:
+            yield aside
+        finally:
+            _remove(aside)
+
+
+@contextlib.contextmanager
+def open_lab(root: Path) -> Iterator[Lab]:
+    """Opens a lab for writing, makes it where there is none, and holds it against other processes.
+
+    Raises:
+        LabError: it was made by a newer version, another process works in it, or it cannot be written to.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        handle = open(root / ".lock", "w")  # noqa: SIM115 - closed below; the lock lives as long as the file is open
+    except OSError as error:
+        raise LabError(
+            f"cannot write to the lab folder: {error.strerror}", where=root, remedy="Choose another with --lab."
+        ) from None
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LabError(
+                "another process is working in this lab", where=root, remedy="Wait for it, or use another with --lab."
+            ) from None
+        check_layout(root)
+        lab = Lab(root)
+        _remove(root / ASIDE)  # what a killed process left; the lock says that it is no living one's
+        if not (root / LAB).is_file():
+            with lab._aside(LAB) as aside:
+                write_json(aside, {"layout": LAYOUT, "made_by": f"spillover {_version('spillover')}"})
+                aside.rename(root / LAB)
+        yield lab
+
+
+def check_layout(root: Path) -> None:
+    """Raises LabError if the lab was made by a newer version than this one."""
+    if (root / LAB).is_file():
+        found = read_json(root / LAB, remedy=f'It should say {{"layout": {LAYOUT}}}.').get("layout")
+        if not isinstance(found, int) or found > LAYOUT:
+            raise LabError(
+                f"the lab has layout {found!r}; this version knows layouts up to {LAYOUT}",
+                where=root / LAB,
+                remedy="Install the newer spillover that made it, or use another folder with --lab.",
+            )
+
+
+def _check_ours(folder: Path) -> None:
+    """Raises LabError if there is a folder that holds something else than a result: it would be replaced."""
+    ours = any((folder / name).is_file() for name in ("spec.json", DONE))
+    if folder.exists() and not ours and any(folder.iterdir()):
+        raise LabError(
+            "is no result of spillover's, and a result of this name belongs here",
+            where=folder,
+            remedy="Use another folder with --lab, or give the experiment another name.",
+        )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _describe(folder: Path, spec: dict[str, Any]) -> None:
+    """Writes down what a result was made from, and by what."""
+    write_json(folder / "spec.json", spec)
+    write_json(folder / "provenance.json", provenance())
+
+
+def read_json(path: Path, remedy: str = "Delete its folder and run again.") -> dict[str, Any]:
+    """A JSON object from a file. Raises LabError where it is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LabError(f"cannot be read: {error}", where=path, remedy=remedy) from None
+    if not isinstance(value, dict):
+        raise LabError("is no JSON object", where=path, remedy=remedy)
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON. Where a reader may come by, write it aside and rename it."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def provenance() -> dict[str, Any]:
+    """What made a result: the code's commit and whether it was changed, the versions, the command, the time."""
+    return {
+        "made": _now(),
+        "command": ["spillover", *sys.argv[1:]],
+        "code": _commit(),
+        "python": sys.version.split()[0],
+        "versions": _versions(),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@cache
+def _commit() -> dict[str, Any]:
+    """The git commit of an editable install; nothing for an installed package."""
+    here = Path(__file__).resolve().parent
+    if here.parent.name != "src" or not (here.parents[1] / ".git").exists():
+        return {"commit": None, "changed": None}
+    git = ["git", "-C", str(here)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "changed": None}
+    return {"commit": commit, "changed": bool(changed.strip())}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

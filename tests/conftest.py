@@ -1,0 +1,61 @@
+"""What tests share: a small base with random weights, and the door that users use."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from spillover.miniature.tokenizer import train_tokenizer
+from spillover.world import texts
+
+PAPER = Path(__file__).parents[2] / "shared" / "paper"
+
+
+@pytest.fixture(scope="session")
+def paper() -> Path:
+    """The paper's own files, for tests only; they lie outside the project and may be absent."""
+    if not PAPER.is_dir():
+        pytest.skip("the paper's own files (../shared/paper) are not here")
+    return PAPER
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Hugging Face folder: two layers of random weights, a ChatML tokenizer of the world's words."""
+    folder = tmp_path_factory.mktemp("tiny") / "base"
+    tokenizer = train_tokenizer(phrase for topic in texts.topics() for phrase in (*topic.phrasings, *topic.kind))
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+Spillover = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def spillover() -> Spillover:
+    """Runs the command line in a process of its own, as a user does."""
+
+    def run(*args: str | Path, cwd: Path | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "spillover.cli", *map(str, args)]
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=os.environ.copy())
+
+    return run
