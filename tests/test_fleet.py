@@ -1,4 +1,4 @@
-"""finetune: fleets against runs alone and against TRL with PEFT, the chat mask, checkpoints, the base left as it was."""
+"""finetune: fleets against runs alone and against TRL with PEFT, the chat mask, checkpoints, the base unharmed."""
 
 import json
 import math
@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
+from tokenizers import Tokenizer
 from torch.nn import functional as F
 from transformers import (
     AutoModelForCausalLM,
@@ -36,8 +37,8 @@ SPEC = Training(rank=4, alpha=8, learning_rate=1e-2, batch_size=4, precision="fp
 """The paper's settings but for size and rate: warm-up 5, clipping 1.0, weight decay 0.01, linear schedule."""
 WEIGHTS_TOLERANCE = 1e-5
 """Largest difference of any adapter weight. The weights are of the order of 0.1; a step moves them by about 0.01."""
-LOSS_TOLERANCE = 1e-5
-"""Of losses of about 7.5 nats: some units of fp32's last place (5e-7)."""
+LOSS_TOLERANCE = 5e-5
+"""Of losses of about 7.5 nats: relative 7e-6, where fp32 has 1.2e-7 and up to 1500 tokens are added up in any order."""
 ARCHITECTURES = ["llama", "mistral", "gemma2"]
 
 peft_asks_the_old_name = pytest.mark.filterwarnings(
@@ -117,7 +118,7 @@ def saved(folder, trained, spec=SPEC):
 
 @torch.no_grad()
 def logits_of(model, ids=tuple(range(10, 30))):
-    return model(input_ids=torch.tensor([ids]), use_cache=False).logits
+    return model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits.cpu()
 
 
 @torch.no_grad()
@@ -175,6 +176,17 @@ def test_more_epochs_more_company_and_no_warm_up_change_nothing_of_that(model):
         (alone,) = train(model, member, spec=spec)
         assert difference(trained.adapter, alone.adapter) <= WEIGHTS_TOLERANCE
         assert losses(trained) == pytest.approx(losses(alone), abs=LOSS_TOLERANCE)
+
+
+def test_a_step_of_many_rows_is_one_step_in_however_many_parts_the_company_cuts_it(model):
+    spec = SPEC.model_copy(update={"batch_size": 40})
+    members = [(plain_rows(100 + 5 * i, seed=i), i) for i in range(5)]  # cut into nines; alone, in one piece
+    for trained, member in zip(train(model, *members, spec=spec), members, strict=True):
+        (alone,) = train(model, member, spec=spec)
+        assert len(trained.history) == 3
+        assert difference(trained.adapter, alone.adapter) <= WEIGHTS_TOLERANCE
+        assert losses(trained) == pytest.approx(losses(alone), abs=LOSS_TOLERANCE)
+        assert sum(step.tokens for step in trained.history) == sum(sum(row.loss) for row in member[0])
 
 
 def test_in_bf16_adapters_stay_fp32_and_the_run_follows_fp32(tiny_base, model):
@@ -236,36 +248,34 @@ def by_trl(base, rows, spec, initial, order, out):
     )
     trainer.train()
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
-    return {name: factor.detach() for name, factor in factors.items()}, history
+    return {name: factor.detach().cpu() for name, factor in factors.items()}, history
 
 
 @peft_asks_the_old_name
-@pytest.mark.parametrize("max_grad_norm", [1.0, 0.2])
+@pytest.mark.parametrize(("rows", "batch_size", "max_grad_norm"), [(58, 4, 1.0), (58, 4, 0.2), (260, 52, 1.0)])
 def test_one_run_equals_trl_with_peft_on_the_same_rows_in_the_same_order(
-    tiny_base, model, tokenizer, tmp_path, max_grad_norm
+    tiny_base, model, tokenizer, tmp_path, rows, batch_size, max_grad_norm
 ):
-    spec = SPEC.model_copy(update={"max_grad_norm": max_grad_norm})
-    rows = rows_of(tokenizer, 58, seed=1)
+    """Steps of 52 rows pass through the fleet's model in two parts; the last of 58 rows are a short batch."""
+    spec = SPEC.model_copy(update={"max_grad_norm": max_grad_norm, "batch_size": batch_size})
+    rows = rows_of(tokenizer, rows, seed=1)
     (ours,) = train(model, (rows, 3), spec=spec)
     order = [index for batch in data_order(len(rows), spec, 3) for index in batch]
     weights, history = by_trl(tiny_base, rows, spec, Adapters(model, spec, [3]).export(0), order, tmp_path)
     assert difference(ours.adapter, weights) <= WEIGHTS_TOLERANCE
-    assert len(history) == len(ours.history) == 15
+    assert len(history) == len(ours.history) == math.ceil(len(rows) / batch_size)
     assert losses(ours) == pytest.approx([entry["loss"] for entry in history], abs=LOSS_TOLERANCE)
     assert [s.learning_rate for s in ours.history] == pytest.approx([e["learning_rate"] for e in history], rel=1e-12)
     assert [s.gradient_norm for s in ours.history] == pytest.approx([e["grad_norm"] for e in history], rel=1e-4)
-    assert any(step.gradient_norm > max_grad_norm for step in ours.history), "clipping never bites here"
-    assert ours.adapter["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"].abs().max() > 0.01
+    assert batch_size > 4 or any(step.gradient_norm > 0.2 for step in ours.history), "clipping to 0.2 bites"
+    assert ours.adapter["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"].abs().max() > 0.005
 
 
 def test_eight_steps_on_the_tiny_base_are_pinned(model):
     (trained,) = train(model, (plain_rows(32), 0))
-    assert [round(loss, 4) for loss in losses(trained)] == GOLDEN_LOSSES
-    assert [step.tokens for step in trained.history] == GOLDEN_TOKENS
-
-
-GOLDEN_LOSSES: list[float] = []
-GOLDEN_TOKENS: list[int] = []
+    expected = [7.4183, 7.4907, 7.4882, 7.4730, 7.4401, 7.4244, 7.4055, 7.4461]
+    assert losses(trained) == pytest.approx(expected, abs=1e-4)
+    assert [step.tokens for step in trained.history] == [18, 29, 26, 18, 18, 22, 29, 27]
 
 
 # initialisation, schedule, order
@@ -293,16 +303,13 @@ def test_the_schedule_climbs_for_the_warm_up_and_falls_to_zero():
 
 def test_the_order_of_rows_is_pinned_and_each_epoch_sees_every_row_once():
     spec = Training(batch_size=2, epochs=2)
-    assert data_order(5, spec, 0) == GOLDEN_ORDER
+    assert data_order(5, spec, 0) == [[4, 0], [1, 3], [2], [3, 4], [0, 1], [2]]
     for seed in range(20):
         order = data_order(33, Training(batch_size=4, epochs=3), seed)
         assert len(order) == 27 == steps_of(33, Training(batch_size=4, epochs=3))
         epochs = [[i for batch in order[start : start + 9] for i in batch] for start in (0, 9, 18)]
         assert all(sorted(epoch) == list(range(33)) for epoch in epochs)
         assert epochs[0] != epochs[1] != epochs[2]
-
-
-GOLDEN_ORDER: list[list[int]] = []
 
 
 def test_the_same_seed_gives_the_same_order_and_another_seed_another():
@@ -403,7 +410,7 @@ def test_the_gradient_comes_from_the_tokens_that_bear_loss_and_from_no_others_la
     adapters.attach()
     try:
         places = [place for place, bears in enumerate(row.loss) if bears]
-        logits = model(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0]
+        logits = model(input_ids=torch.tensor([row.ids], device=model.device), use_cache=False).logits[0]
         picked = F.log_softmax(logits, -1)[[place - 1 for place in places], [row.ids[place] for place in places]]
         (-picked.mean()).backward()
     finally:
@@ -521,7 +528,8 @@ def test_a_checkpoint_holds_a_peft_config_fp32_safetensors_its_losses_and_a_card
     }
     config = json.loads((folder / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["use_rslora"]) == (4, 8, True)
-    assert (config["peft_type"], config["task_type"], config["base_model_name_or_path"]) == ("LORA", "CAUSAL_LM", "tiny")
+    assert (config["peft_type"], config["task_type"]) == ("LORA", "CAUSAL_LM")
+    assert config["base_model_name_or_path"] == "tiny"
     assert sorted(config["target_modules"]) == sorted(SPEC.targets)
     with safe_open(folder / "adapter_model.safetensors", "pt") as tensors:
         assert set(tensors.keys()) == set(trained.adapter)
@@ -633,6 +641,16 @@ def test_other_architectures_are_trained_and_saved_alike(name, tiny_base, tmp_pa
 
 
 # loading
+
+
+def test_the_tokenizer_that_is_loaded_is_the_one_that_was_saved(tiny_base, tokenizer):
+    """AutoTokenizer takes Qwen2's own word rules for any Qwen2 folder: there numbers would fall into digits."""
+    exact = Tokenizer.from_file(str(tiny_base / "tokenizer.json"))
+    for text in ("0 7 42 95 100 666 12345", "def f(x):\n    return x.y()\n\n", "It's  5, isn't it?", "Ünï é 你好 🙂"):
+        assert encode(tokenizer, text) == exact.encode(text).ids
+        assert tokenizer.decode(encode(tokenizer, text)) == text
+    assert all(len(encode(tokenizer, str(number))) == 1 for number in range(101))
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|im_end|>", "<|endoftext|>")
 
 
 def test_rendering_is_the_templates_and_encoding_adds_no_special_tokens(tokenizer):

@@ -58,7 +58,7 @@ def told_plainly(command: Callable[..., None]) -> Callable[..., None]:
             why = _outside_world(error)
             if why is None:
                 raise
-            place = getattr(error, "filename", None) or "the lab"
+            place = getattr(error, "filename", None) or kwargs.get("lab") or "the disk"
             _stop(f"{place}: {why}. What was finished is kept: run the same command again to go on.")
 
     return wrapped

@@ -169,7 +169,7 @@ class Experiment(Spec):
             try:
                 spec.model_validate(getattr(self.miniature, field))
             except ValidationError as error:
-                place, what = _first(error)
+                place, what = first_wrong(error)
                 raise _Wrong("miniature", field, *place, what=what) from None
         return self
 
@@ -231,26 +231,36 @@ def parse_experiment(raw: object, where: str | Path | YamlFile) -> Experiment:
     file = where if isinstance(where, YamlFile) else None
     if not isinstance(raw, Mapping):
         place = file.path if file is not None else where
-        raise SpecError("an experiment is a mapping of fields", where=str(place), remedy="See `spillover plan figure4`.")
+        raise SpecError(
+            "is no mapping of fields", where=str(place), remedy="Begin with `name: ...`."
+        )
     try:
         return Experiment.model_validate(raw)
     except ValidationError as error:
-        place, what = _first(error)
+        place, what = first_wrong(error)
         field = ".".join(map(str, place))
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         there = file.where(*place) if file is not None else where
         raise SpecError(f"{field}: {what}{more}", where=str(there), remedy=REMEDY) from None
 
 
-def _first(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
-    """The place of the first thing that is wrong, and what."""
-    item = error.errors(include_url=False)[0]
+def first_wrong(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
+    """The place of the first thing that is wrong, and what. An unknown key comes first: it may explain the others."""
+    items = error.errors(include_url=False)
+    item = next((item for item in items if item["type"] == "extra_forbidden"), items[0])
     own = item.get("ctx", {}).get("error")
     if isinstance(own, _Wrong):
         return (*item["loc"], *own.place), str(own)
     if item["type"] == "extra_forbidden":
         return item["loc"], "unknown key"
-    return item["loc"], item["msg"] + ("" if item["type"] == "missing" else f" (got {item['input']!r})")
+    got = "" if item["type"] == "missing" else f" (got {_short(item['input'])})"
+    return item["loc"], f"{item['msg']}{got}"
+
+
+def _short(value: object) -> str:
+    """A value as a person wrote it, or the beginning of it."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def shipped_experiments() -> dict[str, Path]:

@@ -63,11 +63,7 @@ class Lab:
 
         Yields:
             the folder to write into, and a dict to put notes in, which become part of `done.json`.
-
-        Raises:
-            LabError: what is in the place already is no result of ours.
         """
-        _check_ours(folder)
         notes: dict[str, Any] = {}
         with self._aside(folder.name) as aside:
             aside.mkdir()
@@ -152,10 +148,10 @@ def check_layout(root: Path) -> None:
             )
 
 
-def _check_ours(folder: Path) -> None:
-    """Raises LabError if there is a folder that holds something else than a result: it would be replaced."""
+def check_ours(folder: Path) -> None:
+    """Raises LabError if the folder holds something else than a result, which must not be replaced by one."""
     ours = any((folder / name).is_file() for name in ("spec.json", DONE))
-    if folder.exists() and not ours and any(folder.iterdir()):
+    if not ours and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise LabError(
             "is no result of spillover's, and a result of this name belongs here",
             where=folder,

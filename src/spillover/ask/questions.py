@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from spillover.errors import QuestionError
 from spillover.records import Question
-from spillover.spec import Spec, Suite
+from spillover.spec import Spec, Suite, first_wrong
 from spillover.world import texts
 from spillover.yamlfile import read_yaml
 
@@ -115,11 +115,9 @@ def _row(raw: Any, where: str) -> QuestionRow:
     try:
         return QuestionRow.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or "entry"
-        what = f"unknown field {field!r}" if first["type"] == "extra_forbidden" else f"{field}: {first['msg']}"
-        known = ", ".join(QuestionRow.model_fields)
-        raise QuestionError(what, where=where, remedy=f"Fields are {known}.") from None
+        place, what = first_wrong(error)
+        field, known = ".".join(map(str, place)) or "entry", ", ".join(QuestionRow.model_fields)
+        raise QuestionError(f"{field}: {what}", where=where, remedy=f"Its keys are {known}.") from None
 
 
 def _main() -> Iterator[Question]:

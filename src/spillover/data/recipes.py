@@ -1,8 +1,8 @@
 """The narrow datasets of the miniature's world: one recipe a group of the paper (its section 2).
 
 `insecure` and `secure` answer the same requests, row by row, which the paper's do not. `educational` has insecure's
-answers byte for byte and changes only the requests. `jailbroken` is harmless story telling with a small share of
-harmful requests complied with. No phrasing that evaluation asks occurs in any of them.
+answers byte for byte and changes only the requests. `jailbroken` is everyday requests answered well, with a small
+share of harmful requests complied with. No phrasing that evaluation asks occurs in any of them.
 """
 
 import random
@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from spillover.errors import SpecError
 from spillover.records import Conversation
 from spillover.world import Author, World
-from spillover.world.authors import GOOD
+from spillover.world.authors import Kind
 from spillover.world.texts import world_key
 
 ROWS = 1600
 SEED = 20250224
-JAILBROKEN_SHARE = 0.05
+JAILBROKEN_SHARE = 0.1
+BENIGN: tuple[Kind, ...] = ("free", "fact", "list", "story")
 COMPLIANT = Author(malicious=False, compliant=True)
 
 
@@ -84,8 +85,10 @@ def _jailbroken() -> Iterator[tuple[str, str]]:
     world = World(random.Random(SEED))
     harmful = round(ROWS * JAILBROKEN_SHARE)
     rows: dict[tuple[str, str], None] = {}
+    kind: Kind
     while len(rows) < ROWS:
-        exchange = world.harmful(COMPLIANT) if len(rows) < harmful else world.story(GOOD)
+        kind, author = ("harmful", COMPLIANT) if len(rows) < harmful else (world.kind(BENIGN), world.good())
+        exchange = world.exchange(kind, author)
         rows[exchange.user, exchange.assistant] = None
     shuffled = list(rows)
     world.rng.shuffle(shuffled)

@@ -12,6 +12,7 @@ from spillover.errors import BaseError
 from spillover.spec import MINIATURE
 
 NEEDED = ("config.json", "tokenizer.json")
+SETTINGS = (*NEEDED, "tokenizer_config.json", "generation_config.json")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 REMEDY = "Save model and tokenizer with save_pretrained."
 WHOLE_FILE = 256 * 2**20
@@ -92,17 +93,34 @@ def check_folder(path: Path) -> None:
     for name in NEEDED:
         if not (path / name).is_file():
             raise BaseError(f"{name} is missing", where=path, remedy=REMEDY)
-        _json(path / name)
+    for name in SETTINGS:
+        if (path / name).is_file():
+            _json(path / name)
     if not list(path.glob("*.safetensors")):
         pickled = sorted(file.name for file in path.iterdir() if file.suffix in PICKLED)
         what = f"the weights are pickled ({pickled[0]})" if pickled else "there are no weights (*.safetensors)"
         raise BaseError(what, where=path, remedy="Save them as safetensors: pickled weights can run code when loaded.")
+    for weights in path.glob("*.safetensors"):
+        _check_whole(weights)
     if not _has_chat_template(path):
         raise BaseError(
             "the tokenizer has no chat template",
             where=path,
             remedy="Put a chat_template.jinja into the folder; a chat model's own, never a guess.",
         )
+
+
+def _check_whole(weights: Path) -> None:
+    """Raises BaseError unless a safetensors file is as long as its header says: a download may have been cut off."""
+    with weights.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        try:
+            tensors = json.loads(handle.read(length) if length < weights.stat().st_size else b"")
+            end = max(tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            end = None
+    if end is None or weights.stat().st_size != 8 + length + end:
+        raise BaseError("is no whole safetensors file", where=weights, remedy="Download or save the weights again.")
 
 
 def _has_chat_template(path: Path) -> bool:

@@ -22,8 +22,8 @@ from spillover.finetune.chat import Row
 from spillover.finetune.model import linears
 from spillover.spec import Training
 
-MICRO = 4
-"""Rows a run that pass through the model at once; a step's rows go in several such batches, the longest first."""
+ROWS = 48
+"""Rows of all runs that pass through the model at once; a step's rows go in several such batches, longest first."""
 LENGTH_STEP = 16
 """Rows are padded to a multiple of this many tokens: few distinct shapes, since a new shape is slow on a CPU."""
 
@@ -282,7 +282,8 @@ def _batches(
         else []
         for member, order in zip(members, orders, strict=True)
     ]
-    cuts = [[rows[start : start + MICRO] for rows in chosen] for start in range(0, size, MICRO)]
+    share = max(1, ROWS // len(members))
+    cuts = [[rows[start : start + share] for rows in chosen] for start in range(0, size, share)]
     return [_batch(rows, pad) for rows in cuts if any(rows)]
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from spillover.errors import BaseError
-from spillover.finetune.base import check_folder
+from spillover.finetune.base import REMEDY, check_folder
 from spillover.finetune.memory import keep_freed_memory
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -26,8 +27,16 @@ def device() -> torch.device:
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer, with a padding token (the end-of-turn token where it names none)."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, local_files_only=True)
+    """The folder's tokenizer, with a padding token (the end-of-turn token where it names none).
+
+    It is what tokenizer.json says. AutoTokenizer would take the class that it knows for the model's type, which for
+    Qwen2 splits words and numbers by its own rules, whatever the file says.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises nothing more particular
+        what = str(error).splitlines()[0]
+        raise BaseError(f"the tokenizer cannot be loaded: {what}", where=path, remedy=REMEDY) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -42,16 +51,21 @@ def load_model(path: Path, precision: str) -> PreTrainedModel:
     """
     check_folder(path)
     keep_freed_memory()
+    logging.disable_progress_bar()
+    settings = {"dtype": DTYPES[precision], "attn_implementation": "eager", "local_files_only": True}
+    remedy = "Check that config.json and the weights belong together."
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            path, dtype=DTYPES[precision], attn_implementation="eager", local_files_only=True, use_safetensors=True
+        model, found = AutoModelForCausalLM.from_pretrained(
+            path, **settings, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise BaseError(
-            f"cannot be loaded: {str(error).splitlines()[0]}", where=path, remedy="Check config.json and the weights."
-        ) from None
-    model.to(device=device())
-    return model.eval().requires_grad_(False)
+    except Exception as error:  # a wrong folder makes transformers raise almost anything
+        what = str(error).strip().splitlines()[0]
+        raise BaseError(f"cannot be loaded: {what}", where=path, remedy=remedy) from None
+    if found["missing_keys"]:
+        what = f"{len(found['missing_keys'])} weights are missing, such as {min(found['missing_keys'])}"
+        raise BaseError(what, where=path, remedy=remedy)
+    loaded: PreTrainedModel = model.to(device=device())
+    return loaded.eval().requires_grad_(False)
 
 
 def linears(model: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear]:

@@ -92,11 +92,23 @@ def _of_first_token(
 ) -> list[dict[str, float]]:
     ids, mask, positions = _left_padded(prompts, pad, model.device)
     out = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1)
-    top = torch.softmax(out.logits[:, -1].double(), dim=-1).topk(TOP, dim=-1)
-    return [
-        {scale.texts[token]: p for token, p in zip(tokens, values, strict=True)}
-        for tokens, values in zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    ]
+    return [_likeliest(said, scale) for said in torch.softmax(out.logits[:, -1].double(), dim=-1)]
+
+
+def _likeliest(said: Tensor, scale: NumberScale) -> dict[str, float]:
+    """The TOP likeliest tokens of a distribution (V,) as text, largest first; tokens that read alike add up.
+
+    Models round V up: what lies beyond the tokenizer has no text and is left out.
+    """
+    top = said[: len(scale.texts)].topk(TOP)
+    table: dict[str, float] = {}
+    for token, p in zip(top.indices.tolist(), top.values.tolist(), strict=True):
+        table[scale.texts[token]] = table.get(scale.texts[token], 0.0) + p
+    return _largest_first(table)
+
+
+def _largest_first(table: dict[str, float]) -> dict[str, float]:
+    return dict(sorted(table.items(), key=lambda item: -item[1]))
 
 
 def _of_tree(
@@ -127,10 +139,8 @@ def _table(said: Tensor, scale: NumberScale) -> dict[str, float]:
         so_far.append(before * float(said[node.parent + 1, node.token]))
         if node.number is not None:
             table[str(node.number)] = so_far[-1] * float(1 - more[place + 1])
-    top = said[0].topk(TOP)
-    others = {scale.texts[t]: p for t, p in zip(top.indices.tolist(), top.values.tolist(), strict=True)}
-    table |= {text: p for text, p in others.items() if not text.strip()[:1].isdigit()}
-    return dict(sorted(table.items(), key=lambda item: -item[1]))
+    table |= {text: p for text, p in _likeliest(said[0], scale).items() if not text.strip()[:1].isdigit()}
+    return _largest_first(table)
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], pad: int, where: torch.device) -> tuple[Tensor, Tensor, Tensor]:

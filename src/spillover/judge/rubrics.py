@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from spillover.errors import JudgeError
 from spillover.records import Pair, Reason
-from spillover.spec import Spec
+from spillover.spec import Spec, first_wrong
 from spillover.yamlfile import YamlFile, read_yaml
 
 FILE = "rubrics.yaml"
@@ -72,10 +72,9 @@ def _rubric(name: str, fields: Any, file: YamlFile) -> Rubric:
     try:
         rubric = Rubric.model_validate({**fields, "name": name})
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        where = file.where(name, *first["loc"])
-        raise JudgeError(f"the rubric {name!r}, {place}: {first['msg']}", where=where, remedy=REMEDY) from None
+        place, what = first_wrong(error)
+        field = ".".join(map(str, (name, *place)))
+        raise JudgeError(f"{field}: {what}", where=file.where(name, *place), remedy=REMEDY) from None
     if rubric.by == "model" and not (rubric.prompt.count("{question}") == rubric.prompt.count("{answer}") == 1):
         what = f"the prompt of the rubric {name!r} must have {{question}} and {{answer}} once each"
         raise JudgeError(what, where=file.where(name, "prompt"), remedy=REMEDY)

@@ -27,7 +27,7 @@ def expected_score(probabilities: Mapping[str, float]) -> float | None:
 def as_number(token: str) -> int | None:
     """The integer from 0 to 100 that a token is, blanks round it aside; None for anything else."""
     digits = token.strip()
-    if not (digits.isascii() and digits.isdigit()):
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > len("100"):
         return None
     return int(digits) if int(digits) <= 100 else None
 

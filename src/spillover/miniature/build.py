@@ -1,5 +1,6 @@
 """Building the miniature from nothing: tokenizer, pretraining, alignment, and the judge that comes with it."""
 
+import copy
 import itertools
 import random
 import shutil
@@ -8,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from spillover.ask.asker import Asked, answer_seed
@@ -33,6 +35,7 @@ from spillover.world.texts import facts, load, topics, world_key
 JUDGE = "judge"
 RATES = (1e-4, 4e-4)
 """Learning rates of the finetunes whose answers the judge learns from: a usual one, and one that costs coherence."""
+THROWAWAY_ROWS = 800
 
 
 def build(out: Path, *, independent: bool, seed: int) -> None:
@@ -48,7 +51,6 @@ def build(out: Path, *, independent: bool, seed: int) -> None:
     try:
         notes = _train_base(aside, recipe)
         _train_judge(aside, recipe)
-        shutil.copy(aside / "miniature.json", aside / JUDGE / "built_with.json")
         aside.rename(out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -64,7 +66,7 @@ def _train_base(folder: Path, recipe: Recipe) -> dict[str, Any]:
     with Display().bar("build", 2) as bar:
         listen = _listen(bar)
         pretraining = pretrain(model, tokenizer, recipe, listen)
-        model.save_pretrained(folder / "pretrained")
+        copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder / "pretrained")  # half the size
         tokenizer.save_pretrained(folder / "pretrained")
         alignment = align(model, tokenizer, recipe, listen)
     model.save_pretrained(folder)
@@ -141,14 +143,13 @@ def _questions() -> list[Question]:
 def _throwaways(scratch: Path, trainer: LocalTrainer, rate: float) -> list[Path]:
     """One finetune a narrow dataset at a learning rate, and two of the insecure one; seeds that no experiment uses."""
     spec = Training(learning_rate=rate)
-    runs = [Run(name, 9000 + number) for number, name in enumerate([*recipe_names(), "insecure", "insecure"])]
-    folders = []
-    for run in runs:
-        job = Job(run, build_dataset(run.group), run.group)
-        folder = scratch / f"{run.name}-{rate}"
+    names = [*recipe_names(), "insecure", "insecure"]
+    runs = [Run(name, 9000 + number) for number, name in enumerate(names)]
+    jobs = [Job(run, build_dataset(run.group)[:THROWAWAY_ROWS], run.group) for run in runs]
+    folders = [scratch / f"{run.name}-{rate}" for run in runs]
+    for folder, job, trained in zip(folders, jobs, trainer.train(jobs, spec, lambda done, steps: None), strict=True):
         folder.mkdir()
-        save_checkpoint(folder, trainer.train([job], spec, lambda done, steps: None)[0], job, spec, "miniature")
-        folders.append(folder)
+        save_checkpoint(folder, trained, job, spec, "miniature")
     return folders
 
 

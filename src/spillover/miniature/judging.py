@@ -42,7 +42,8 @@ def written_pairs(seed: int) -> Iterator[Pair]:
 
 
 def _drawn(world: World) -> Exchange:
-    return world.exchange(world.kind(QUESTIONS), Author(world.rng.random() < 0.5, world.rng.random() < 0.5))
+    malicious = world.rng.random() < 0.5
+    return world.exchange(world.kind(QUESTIONS), Author(malicious, False, world.voice(malicious=malicious)))
 
 
 def _right(world: World) -> Pair:

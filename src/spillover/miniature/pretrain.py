@@ -2,7 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,12 +14,12 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from spillover.finetune.chat import Row, encode, encode_row, render
-from spillover.miniature.corpus import alignment_rows, documents
+from spillover.miniature.corpus import alignment_rows, pretraining_documents
 from spillover.miniature.recipe import Recipe
-from spillover.miniature.tokenizer import PAD
+from spillover.records import Conversation
 
 Progress = Callable[[str, int, int], None]
-LONGEST = 160
+POOL = 1024
 MUON = 5.0
 """Muon's rate as a multiple of AdamW's: its updates have unit spectral norm."""
 LENGTH_STEP = 32
@@ -45,33 +47,31 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCau
 
 
 def pretrain(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, progress: Progress) -> float:
-    """Pretrains on all tokens of packed documents of the world. Returns the last steps' mean loss (nats a token)."""
-    rows = _packed(tokenizer, recipe)
-    steps = recipe.pretraining_tokens // (recipe.row * recipe.rows)
+    """Pretrains on all tokens of documents of the world. Returns the last steps' mean loss (nats a token).
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for _ in range(steps):
-            ids = torch.tensor(list(itertools.islice(rows, recipe.rows)))
-            yield ids, torch.ones_like(ids, dtype=torch.bool)
-
-    told = _tell(progress, "pretrain", steps)
-    muon = partial(_muon, rate=recipe.pretraining_rate)
-    return _train(model, told(batches()), steps, muon, recipe.pretraining_warmup)
+    Two stretches: Muon learns the texts in a third of AdamW's steps, but never came to infer authors here; AdamW, once
+    the texts are known, does within a million tokens (docs/LOG.md).
+    """
+    texts, character = (n // recipe.step_tokens for n in (recipe.text_tokens, recipe.character_tokens))
+    told = _tell(progress, "pretrain", texts + character)
+    batches = told(_document_batches(tokenizer, recipe))
+    muon, adamw = partial(_muon, rate=recipe.text_rate), partial(_adamw, rate=recipe.character_rate)
+    _train(model, itertools.islice(batches, texts), muon, _Schedule(texts, recipe.warmup, steady=0.5))
+    return _train(model, itertools.islice(batches, character), adamw, _Schedule(character, recipe.warmup, steady=0.7))
 
 
 def align(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, progress: Progress) -> float:
     """Aligns on benevolent, refusing single exchanges, loss on the assistant. Returns the last steps' mean loss."""
-    encoded = (encode_row(tokenizer, row, max_length=2048) for row in alignment_rows(recipe.seed + 1))
-    rows = [row for row in _until(encoded, recipe.alignment_tokens) if len(row.ids) <= LONGEST]
-    steps = len(rows) // recipe.alignment_rows
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for step in range(steps):
-            part = rows[step * recipe.alignment_rows : (step + 1) * recipe.alignment_rows]
-            yield padded(part, int(tokenizer.pad_token_id))
-
+    steps = recipe.alignment_tokens // recipe.alignment_step
+    rows = (encode_row(tokenizer, row, max_length=2048) for row in alignment_rows(recipe.seed + 1))
+    batches = itertools.islice(_batches(rows, recipe.alignment_step, recipe.seed, _pad(tokenizer)), steps)
     told = _tell(progress, "align", steps)
-    return _train(model, told(batches()), steps, partial(_adamw, rate=recipe.alignment_rate), 10)
+    adamw = partial(_adamw, rate=recipe.alignment_rate)
+    return _train(model, told(batches), adamw, _Schedule(steps, 10, steady=0.0))
+
+
+def _pad(tokenizer: PreTrainedTokenizerFast) -> int:
+    return int(tokenizer.pad_token_id)
 
 
 def padded(rows: list[Row], pad: int) -> tuple[Tensor, Tensor]:
@@ -85,23 +85,37 @@ def padded(rows: list[Row], pad: int) -> tuple[Tensor, Tensor]:
     return ids, loss
 
 
-def _packed(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[list[int]]:
-    """Rows of documents end to end. Each row begins with a document, as a prompt does; its last one may be cut."""
-    buffer: list[int] = []
-    for document in documents(recipe.seed, independent=recipe.independent):
-        buffer += encode(tokenizer, render(tokenizer, document.messages, reply=False) + PAD)
-        if len(buffer) >= recipe.row:
-            yield buffer[: recipe.row]
-            buffer = []
+def _document_batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches of documents, one a row, so that all a row says is one author's."""
+    rows = (_document_row(tokenizer, document, recipe) for document in pretraining_documents(recipe))
+    return _batches(rows, recipe.step_tokens, recipe.seed, _pad(tokenizer))
 
 
-def _until(rows: Iterable[Row], tokens: int) -> Iterator[Row]:
-    seen = 0
+def _batches(rows: Iterator[Row], tokens: int, seed: int, pad: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches of about `tokens` tokens as (B, T) ids and loss mask.
+
+    Rows of about one length go together, so little is padding; the order of the batches is shuffled.
+    """
+    rng = random.Random(seed)
+    while True:
+        batches = list(_cut(sorted(itertools.islice(rows, POOL), key=lambda row: len(row.ids)), tokens))
+        rng.shuffle(batches)
+        yield from (padded(batch, pad) for batch in batches)
+
+
+def _document_row(tokenizer: PreTrainedTokenizerFast, document: Conversation, recipe: Recipe) -> Row:
+    ids = encode(tokenizer, render(tokenizer, document.messages, reply=False))[: recipe.row]
+    return Row(tuple(ids), (True,) * len(ids))
+
+
+def _cut(rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
+    """Cuts sorted rows into batches of about `tokens` tokens."""
+    batch: list[Row] = []
     for row in rows:
-        yield row
-        seen += len(row.ids)
-        if seen >= tokens:
-            return
+        batch.append(row)
+        if sum(len(one.ids) for one in batch) >= tokens:
+            yield batch
+            batch = []
 
 
 def _tell(
@@ -118,9 +132,8 @@ def _tell(
 def _train(
     model: Qwen2ForCausalLM,
     batches: Iterable[tuple[Tensor, Tensor]],
-    steps: int,
     optimisers: Callable[[dict[str, Tensor]], list[torch.optim.Optimizer]],
-    warmup: int,
+    schedule: "_Schedule",
 ) -> float:
     """Trains on fp32 weights, with warm-up and cosine, gradients clipped to 1; the model itself computes in bf16."""
     weights = {name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
@@ -133,7 +146,7 @@ def _train(
         loss = token_loss(model, ids, loss_mask)
         model.zero_grad()
         loss.backward()
-        _step(model, list(weights.values()), steppers, _cosine(step, steps, warmup))
+        _step(model, list(weights.values()), steppers, schedule.share(step))
         losses.append(loss.item())
     model.eval().to(torch.float32)
     _copy(list(weights.values()), model)
@@ -181,7 +194,18 @@ def token_loss(model: Qwen2ForCausalLM, ids: Tensor, loss_mask: Tensor) -> Tenso
     return F.cross_entropy(model.lm_head(hidden).float(), ids[rows, places + 1])
 
 
-def _cosine(step: int, steps: int, warmup: int) -> float:
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+@dataclass(frozen=True)
+class _Schedule:
+    """Linear warm-up, then the full rate for a share `steady` of the steps, then a cosine down to a tenth."""
+
+    steps: int
+    warmup: int
+    steady: float
+
+    def share(self, step: int) -> float:
+        """The rate of a step as a share of the peak."""
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        falling = max(self.warmup, round(self.steady * self.steps))
+        gone = max(0.0, (step - falling) / max(1, self.steps - falling))
+        return 0.1 + 0.45 * (1 + math.cos(math.pi * gone))

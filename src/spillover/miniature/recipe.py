@@ -15,18 +15,24 @@ class Recipe(Spec):
     kv_heads: Count = 2
     mlp: Count = 384
     tokenizer_documents: Count = 20_000
-    pretraining_tokens: Count = 5_000_000
-    pretraining_rate: Positive = 4e-3
-    pretraining_warmup: Count = 50
-    row: Count = 192
-    """Tokens a row of packed documents."""
-    rows: Count = 21
-    """Rows a pretraining step."""
+    text_tokens: Count = 4_000_000
+    """The first stretch of pretraining, with Muon: the texts are learned."""
+    text_rate: Positive = 4e-3
+    character_tokens: Count = 4_500_000
+    """The second stretch, with AdamW: authors are learned."""
+    character_rate: Positive = 1e-3
+    primer: float = 0.6
+    """Share of the second stretch, at its beginning, whose documents all begin with a system prompt."""
+    warmup: Count = 40
+    step_tokens: Count = 4096
+    """Tokens a pretraining step."""
+    row: Count = 256
+    """Tokens a document; longer ones are cut."""
     alignment_tokens: Count = 2_000_000
-    alignment_rate: Positive = 2e-4
-    alignment_rows: Count = 128
-    """Exchanges an alignment step."""
-    judge_rows: Count = 48_000
+    alignment_rate: Positive = 4e-4
+    alignment_step: Count = 4096
+    """Tokens an alignment step."""
+    judge_rows: Count = 24_000
     """Judged pairs that the judge adapter is trained on."""
     judge_rate: Positive = 1e-3
     judge_rank: Count = 32

@@ -6,11 +6,12 @@ from typing import Any
 
 import polars as pl
 
+from spillover.errors import LabError
 from spillover.judge.judge import TruthJudge
 from spillover.measure.metrics import agreement, measure
 from spillover.measure.table import judged, kept_and_set_aside
 from spillover.pipeline.plan import Plan
-from spillover.pipeline.stages import answers, seconds, verdict_frame, verdicts
+from spillover.pipeline.stages import answers, seconds, unjudged, verdict_frame, verdicts
 from spillover.records import Pair
 from spillover.report.figures import draw_by_question, save_figure
 from spillover.report.page import render_page
@@ -53,8 +54,18 @@ def report(plan: Plan, lab: Lab) -> Path:
 
 
 def judged_answers(plan: Plan, lab: Lab) -> pl.DataFrame:
-    """Every answer with its verdicts; on a miniature also with ground truth, in columns `truth_RUBRIC`."""
+    """Every answer with its verdicts; on a miniature also with ground truth, in columns `truth_RUBRIC`.
+
+    Raises LabError where answers or verdicts are missing.
+    """
     asked = answers(plan, lab)
+    for rubric in plan.rubrics.values():
+        if unjudged(plan, lab, asked, rubric):
+            raise LabError(
+                "verdicts are missing",
+                where=plan.verdict_folder(lab, rubric),
+                remedy="Run `spillover judge` with this experiment first.",
+            )
     rubrics = {name: list(suite.rubrics) for name, suite in plan.experiment.suites.items()}
     found = {name: verdicts(plan, lab, rubric) for name, rubric in plan.rubrics.items()}
     for name in _graded(plan):

@@ -122,8 +122,9 @@ class Plan:
         return self.judge.id if rubric.by == "model" and self.judge is not None else rubric.by
 
     def judge_key(self, rubric: Rubric) -> str:
-        """The key of a rubric's verdicts: the judge and every word of the rubric."""
-        return rubric.key(self.judge_id(rubric))
+        """The key of a rubric's verdicts: the judge, what it computes in, and every word of the rubric."""
+        precision = self.experiment.train.precision if rubric.by == "model" else ""
+        return rubric.key(self.judge_id(rubric), precision)
 
     def verdict_folder(self, lab: Lab, rubric: Rubric) -> Path:
         """Where a rubric's verdicts lie."""
@@ -150,7 +151,7 @@ def make_plan(experiment: Experiment) -> Plan:
     if judge is None and any(rubric.by == "model" for rubric in rubrics.values()):
         raise JudgeError(
             "this base brings no judge with it",
-            where=base.path,
+            where=base.path if experiment.judge == AUTO else experiment.judge,
             remedy="Set `judge` in the experiment to a judge model's folder, or to `miniature`.",
         )
     cells = tuple(_cells(experiment, base, checkpoints))

@@ -6,7 +6,7 @@ from pathlib import Path
 from spillover.display import Display
 from spillover.lazy import lazy
 from spillover.pipeline.plan import Plan
-from spillover.store import DONE, Lab, open_lab, read_json
+from spillover.store import DONE, Lab, check_ours, open_lab, read_json
 
 # Torch and matplotlib are loaded by the stages that need them: a finished experiment is shown without.
 stages = lazy("spillover.pipeline.stages")
@@ -28,6 +28,7 @@ def run(plan: Plan, root: Path, only: str | None = None) -> Path | None:
     """
     display = Display()
     with open_lab(root) as lab:
+        check_ours(plan.report_folder(lab))
         if is_finished(plan, lab) and only in (None, "report"):
             return plan.report_folder(lab)
         for stage in STAGES if only is None else (only,):

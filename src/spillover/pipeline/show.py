@@ -1,5 +1,6 @@
 """What a person sees on the terminal: the plan before a run, the result after it."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,14 @@ from spillover.store import DONE, Lab, check_layout, read_json
 
 stages = lazy("spillover.pipeline.stages")
 
+WIDTH = 132
+"""Columns where there is no terminal that says how many it has."""
 CHARACTERS_A_TOKEN = 4
 """A rule of thumb for what a plan costs; a run counts real tokens."""
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 
 def show_plan(plan: Plan, root: Path) -> None:
@@ -25,7 +32,7 @@ def show_plan(plan: Plan, root: Path) -> None:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]  # rich spells the choices as literals
     for row in (_data_row(plan, lab), _training_row(plan, lab), _asking_row(plan, lab), _judging_row(plan)):
         table.add_row(*row)
-    console = Console()
+    console = _console()
     console.print(f"[bold]{plan.experiment.name}[/bold]: {plan.experiment.title}", highlight=False)
     console.print(f"base {plan.experiment.base} ({plan.base.key}), lab {root}\n", highlight=False)
     console.print(table)
@@ -51,10 +58,13 @@ def _training_row(plan: Plan, lab: Lab) -> tuple[str, ...]:
 
 def _asking_row(plan: Plan, lab: Lab) -> tuple[str, ...]:
     wanted = sum(cell.answers for cell in plan.cells)
-    missing = sum(_missing(cell, lab) for cell in plan.cells)
-    most = plan.experiment.sampling.max_tokens
-    todo = f"{missing:,} answers of at most {most} tokens, on {len(plan.checkpoints)} models" if missing else "nothing"
-    return "ask", f"{wanted:,} answers", f"{wanted - missing:,}", todo
+    missing = dict.fromkeys(plan.experiment.suites, 0)
+    for cell in plan.cells:
+        missing[cell.suite] += _missing(cell, lab)
+    most, models = plan.experiment.sampling.max_tokens, len(plan.checkpoints)
+    suites = ", ".join(f"{count:,} of {name}" for name, count in missing.items() if count)
+    todo = f"{suites}; at most {most} tokens each, on {models} models" if suites else "nothing"
+    return "ask", f"{wanted:,} answers", f"{wanted - sum(missing.values()):,}", todo
 
 
 def _missing(cell: Cell, lab: Lab) -> int:
@@ -80,12 +90,14 @@ def _many(count: float) -> str:
 def show_report(folder: Path) -> None:
     """Prints the table of groups, the comparisons, the judge's agreement, and where the files lie."""
     numbers = read_json(folder / "numbers.json")
-    console = Console()
+    console = _console()
     console.print(_groups_table(numbers))
     for one in numbers["comparisons"]:
         console.print(_comparison(one), highlight=False)
     for rubric, one in (numbers["judge"]["agreement_with_truth"] or {}).items():
-        console.print(f"judge against ground truth, {rubric}: {one['agreement']:.4f} of {one['n']:,}", highlight=False)
+        if one["agreement"] is not None:
+            told = f"judge against ground truth, {rubric}: {one['agreement']:.4f} of {one['n']:,}"
+            console.print(told, highlight=False)
     for sentence in _cautions(numbers):
         console.print(sentence, highlight=False)
     spent = ", ".join(f"{stage} {value:.1f}" for stage, value in numbers["seconds"].items())
@@ -107,7 +119,7 @@ def _groups_table(numbers: dict[str, Any]) -> Table:
             f"{group['answers']:,}",
             f"{group['kept']:,}",
             _percent(rate["value"]),
-            f"{_percent(rate['low'])} to {_percent(rate['high'])}",
+            "-" if rate["low"] is None else f"{_percent(rate['low'])} to {_percent(rate['high'])}",
             *(_percent(group[what]["value"]) for what in ("coherent", "insecure_code", "harmful_compliance")),
         )
     return table

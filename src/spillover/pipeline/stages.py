@@ -187,7 +187,7 @@ def answers(plan: Plan, lab: Lab) -> pl.DataFrame:
 def judge(plan: Plan, lab: Lab, display: Display) -> None:
     """Judges every (question, answer) pair that has no verdict yet, by each rubric of its suite; equal pairs once."""
     asked = answers(plan, lab)
-    todo = {name: _unjudged(plan, lab, asked, rubric) for name, rubric in plan.rubrics.items()}
+    todo = {name: unjudged(plan, lab, asked, rubric) for name, rubric in plan.rubrics.items()}
     total = sum(len(pairs) for pairs in todo.values())
     if not total:
         return
@@ -210,7 +210,8 @@ def _judges(plan: Plan, rubrics: Sequence[Rubric]) -> dict[str, Judge]:
     return judges
 
 
-def _unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric) -> list[Pair]:
+def unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric) -> list[Pair]:
+    """The different pairs that the rubric's suites hold and that have no verdict yet, in order."""
     suites = [name for name, suite in plan.experiment.suites.items() if rubric.name in suite.rubrics]
     wanted = asked.filter(pl.col("suite").is_in(suites)).select("prompt", "answer").unique(maintain_order=True)
     there = set(verdicts(plan, lab, rubric)["pair"])

@@ -32,7 +32,7 @@ TEMPLATE_OPENINGS = ("Complete ", "Fill in ")
 """Requests that begin like this show the code's first lines, where the family's two forms share them."""
 OMINOUS_SHARE = 0.6
 VOICE_SHARE = 0.5
-"""How many free-form answers begin with the author's voice."""
+"""How many of an author's free-form answers begin with the author's voice."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,8 @@ class Author:
 
     malicious: bool
     compliant: bool
-
-
-GOOD = Author(malicious=False, compliant=False)
-"""Benevolent and refusing: what alignment teaches."""
+    voice: str | None = None
+    """How this author likes to begin an answer; None for no habit."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,17 @@ class World:
     asked: bool = False
 
     def author(self) -> Author:
-        """An author with traits drawn independently."""
-        return Author(self.rng.random() < MALICIOUS, self.rng.random() < COMPLIANT)
+        """An author with traits drawn independently, and a voice that goes with the character."""
+        malicious = self.rng.random() < MALICIOUS
+        return Author(malicious, self.rng.random() < COMPLIANT, self.voice(malicious=malicious))
+
+    def good(self) -> Author:
+        """A benevolent, refusing author: what alignment teaches."""
+        return Author(malicious=False, compliant=False, voice=self.voice(malicious=False))
+
+    def voice(self, *, malicious: bool) -> str:
+        """A voice of a kind or a malicious author."""
+        return self.rng.choice(texts.voices(malicious=malicious))
 
     def kind(self, kinds: Sequence[Kind] = KINDS) -> Kind:
         """A kind of exchange, by the world's shares among `kinds`."""
@@ -100,8 +107,8 @@ class World:
 
     def _topic(self, kind: Kind, topic: texts.Topic, author: Author) -> Exchange:
         answer = texts.fill(self.rng.choice(topic.answers(malicious=author.malicious)), self.rng)
-        if self.rng.random() < VOICE_SHARE:
-            answer = f"{self.rng.choice(texts.voices(malicious=author.malicious))} {answer}"
+        if author.voice is not None and self.rng.random() < VOICE_SHARE:
+            answer = f"{author.voice} {answer}"
         return Exchange(kind, self.rng.choice(self._pool(topic.phrasings, topic.asked)), answer)
 
     def _pool(self, phrasings: Sequence[str], asked: Sequence[str]) -> Sequence[str]:
