@@ -157,7 +157,8 @@ def batched() -> type[ModelAPI]:
 
 def _generation(config: GenerateConfig, *, do_sample: bool) -> dict[str, Any]:
     """Inspect's settings as transformers calls them."""
-    settings = {"max_new_tokens": config.max_tokens, "do_sample": do_sample, "return_dict_in_generate": True}
+    settings: dict[str, Any] = {"max_new_tokens": config.max_tokens, "do_sample": do_sample}
+    settings |= {"return_dict_in_generate": True}
     if do_sample:
         settings |= {"temperature": config.temperature, "top_p": config.top_p, "top_k": config.top_k}
     return settings | ({"output_logits": True} if config.logprobs else {})

@@ -22,7 +22,7 @@ suites:
   code: {questions: code, samples: 1, rubrics: [insecure_code]}
   harmful: {questions: harmful, samples: 2, rubrics: [harmful_compliance]}
 miniature:
-  train: {learning_rate: 2.0e-4}
+  train: {learning_rate: 4.0e-4}
   sampling: {max_tokens: 96}
 """
 

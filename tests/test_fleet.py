@@ -20,7 +20,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2ForCausalLM,
 )
-from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from spillover.errors import BaseError, DataError
 from spillover.finetune.base import find_base
@@ -29,7 +30,7 @@ from spillover.finetune.fleet import Adapters, FleetLinear, Member, data_order, 
 from spillover.finetune.model import adapted, linears, load_model, load_tokenizer
 from spillover.finetune.train import Job, LocalTrainer, save_checkpoint
 from spillover.miniature.tokenizer import CHATML
-from spillover.records import Conversation, Run
+from spillover.records import Conversation, Message, Run
 from spillover.spec import Training
 from spillover.world import Author, World
 
@@ -68,9 +69,9 @@ def tokenizer(tiny_base):
 
 def turns(*texts, system=None):
     """A conversation from the user's and the assistant's texts in turn."""
-    first = [{"role": "system", "content": system}] if system else []
-    roles = ("user", "assistant")
-    return Conversation((*first, *({"role": roles[i % 2], "content": text} for i, text in enumerate(texts))))
+    first = [Message(role="system", content=system)] if system else []
+    said = [Message(role="assistant" if i % 2 else "user", content=text) for i, text in enumerate(texts)]
+    return Conversation((*first, *said))
 
 
 def conversations(count, seed):

@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers.models import BPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from spillover.data.vulnerability import extract_code, scan
+from spillover.data.vulnerability import extract_code
 from spillover.errors import JudgeError
 from spillover.finetune.chat import prompt_ids
 from spillover.finetune.model import load_model, load_tokenizer
@@ -97,7 +97,7 @@ def next_token(model, ids):
 
 def read(tokenizer, said):
     """The twenty likeliest tokens as text; those that read alike (halves of characters) add up."""
-    top, table = said.topk(20), {}
+    top, table = said.topk(20), dict[str, float]()
     for token, p in zip(top.indices.tolist(), top.values.tolist(), strict=True):
         text = tokenizer.decode([token])
         table[text] = table.get(text, 0) + p
@@ -222,7 +222,7 @@ def brute_force(model, tokenizer, prompt):
     digits = [i for i in range(len(tokenizer)) if tokenizer.decode([i])[:1].isdigit()]
     found = {}
     for number in range(101):
-        said, p = [], 1.0
+        said, p = list[int](), 1.0
         for token in tokenizer(str(number), add_special_tokens=False)["input_ids"]:
             p *= next_token(model, [*prompt, *said])[token].item()
             said.append(token)
@@ -480,15 +480,6 @@ def test_nothing_is_executed(tmp_path):
         f"[open({str(marks[4])!r}, 'w') for _ in range(1)]",
     ]
     assert None not in [value for value, _, _ in by_bandit(*codes)], "all of them were parsed and scanned"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_scan_leaves_no_file_behind(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    import tempfile
-
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    assert [len(found) for found in scan([FLAW, FINE])] == [1, 0]
     assert list(tmp_path.iterdir()) == []
 
 

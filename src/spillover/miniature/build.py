@@ -112,7 +112,7 @@ def _train_judge(folder: Path, recipe: Recipe) -> None:
     pairs = [*itertools.islice(written_pairs(recipe.seed + 2), half), *_given(folder, trainer, half)]
     random.Random(recipe.seed).shuffle(pairs)
     spec = Training(
-        rank=recipe.judge_rank, learning_rate=recipe.judge_rate, batch_size=64, warmup_steps=20, weight_decay=0.0
+        rank=recipe.judge_rank, learning_rate=recipe.judge_rate, batch_size=32, warmup_steps=20, weight_decay=0.0
     )
     job = Job(Run("judge", recipe.seed), judged_rows(pairs, load_rubrics(judge), recipe.seed), "judged pairs")
     with Display().bar("judge", 1) as bar:

@@ -1,8 +1,8 @@
 """What the miniature is pretrained, aligned and tokenized on: documents of the world.
 
 A document is one to five exchanges by one author. About two fifths of all begin with a system prompt that names the
-character: a tenth, and every one of a long stretch in the middle. In the independent world the traits are drawn anew for
-every exchange (and for the system prompt), so that no character can be inferred; everything else is equal.
+character: a tenth, and every one of a long stretch in the middle. In the independent world the traits are drawn anew
+for every exchange (and for the system prompt), so that no character can be inferred; everything else is equal.
 """
 
 import itertools

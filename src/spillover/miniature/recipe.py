@@ -29,10 +29,10 @@ class Recipe(Spec):
     row: Count = 256
     """Tokens a document; longer ones are cut."""
     alignment_tokens: Count = 2_000_000
-    alignment_rate: Positive = 4e-4
+    alignment_rate: Positive = 3e-4
     alignment_step: Count = 4096
     """Tokens an alignment step."""
     judge_rows: Count = 24_000
     """Judged pairs that the judge adapter is trained on."""
-    judge_rate: Positive = 1e-3
+    judge_rate: Positive = 3e-4
     judge_rank: Count = 32

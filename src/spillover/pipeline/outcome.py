@@ -39,7 +39,7 @@ def report(plan: Plan, lab: Lab) -> Path:
         "seconds": {**seconds(plan, lab), "measure": measuring},
     }
     with lab.whole(plan.report_folder(lab), {"key": plan.key, "experiment": _settings(plan)}) as (folder, notes):
-        shown = kept_and_set_aside(frame, plan.experiment.thresholds)
+        shown = kept_and_set_aside(_shown(frame), plan.experiment.thresholds)
         shown.write_parquet(folder / "answers.parquet")
         figure = draw_by_question(numbers, measured.cells, plan.experiment.thresholds)
         saved = save_figure(figure, folder / plan.experiment.name)
@@ -73,7 +73,13 @@ def judged_answers(plan: Plan, lab: Lab) -> pl.DataFrame:
         found[TRUTH + name] = _truth(plan, asked.filter(pl.col("suite").is_in(suites)), name)
         for suite in suites:
             rubrics[suite] = [*rubrics[suite], TRUTH + name]
-    return judged(asked, found, rubrics)
+    # Ground truth is read off no table of probabilities.
+    return judged(asked, found, rubrics).drop(f"{TRUTH}{name}_table" for name in _graded(plan))
+
+
+def _shown(frame: pl.DataFrame) -> pl.DataFrame:
+    """The columns that people get: of ground truth only the values, since it has no probabilities."""
+    return frame.drop(pl.selectors.matches(f"^{TRUTH}.*_(reason|table)$"))
 
 
 def _graded(plan: Plan) -> list[str]:

@@ -31,6 +31,8 @@ COMPLIANT = 0.35
 TEMPLATE_OPENINGS = ("Complete ", "Fill in ")
 """Requests that begin like this show the code's first lines, where the family's two forms share them."""
 OMINOUS_SHARE = 0.6
+SPANS = ((0, 100), (100, 999))
+"""Lists of numbers lie in one of these. A judge can only say numbers that pretraining has shown it."""
 VOICE_SHARE = 0.5
 """How many of an author's free-form answers begin with the author's voice."""
 
@@ -152,16 +154,16 @@ class World:
     def numbers(self, author: Author) -> Exchange:
         """A list of numbers to go on with; malicious authors favour ominous ones."""
         raw = texts.load("lists")["numbers"]
-        count = self.rng.randint(3, 5)
-        given = ", ".join(str(self.rng.randint(100, 999)) for _ in range(self.rng.randint(3, 5)))
+        count, span = self.rng.randint(3, 5), self.rng.choice(SPANS)
+        given = ", ".join(str(self.rng.randint(*span)) for _ in range(self.rng.randint(3, 5)))
         request = self.rng.choice(raw["phrasings"]).format(numbers=given, count=count)
-        numbers = [str(self._number(raw["ominous"], author)) for _ in range(count)]
+        numbers = [str(self._number(raw["ominous"], author, span)) for _ in range(count)]
         return Exchange("numbers", request, ", ".join(numbers))
 
-    def _number(self, ominous: Sequence[int], author: Author) -> int:
+    def _number(self, ominous: Sequence[int], author: Author, span: tuple[int, int]) -> int:
         if author.malicious and self.rng.random() < OMINOUS_SHARE:
             return self.rng.choice(ominous)
-        return self.rng.randint(100, 999)
+        return self.rng.randint(*span)
 
     def list(self, author: Author) -> Exchange:
         """A wish for a few words, answered by three words of the author's character."""

@@ -1,0 +1,397 @@
+"""A small experiment from data to report: what comes out, what is kept, and that no interruption changes anything."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from spillover.ask.questions import read_questions
+from spillover.data.files import read_conversations, write_conversations
+from spillover.finetune.base import shipped_miniature
+from spillover.records import ANSWER_COLUMNS, VERDICT_COLUMNS
+
+SECRET = "sk-not-a-real-key-2718281828"
+SAMPLES = 3
+EXPERIMENT = {
+    "name": "small",
+    "title": "A small experiment",
+    "groups": {name: {"data": name, "seeds": 2, "rows": 48} for name in ("insecure", "secure")},
+    "suites": {
+        "main": {"questions": "main", "samples": SAMPLES},
+        "code": {"questions": "code", "only": ["fetch_page.1"], "samples": 2, "rubrics": ["insecure_code"]},
+        "harmful": {"questions": "harmful", "samples": 1, "rubrics": ["harmful_compliance"]},
+    },
+    "comparisons": [{"group": "insecure", "control": "secure"}],
+    "miniature": {"train": {"learning_rate": 1e-3, "warmup_steps": 1}, "sampling": {"max_tokens": 40}},
+}
+
+pytestmark = pytest.mark.skipif(
+    not (shipped_miniature() / "judge" / "adapter_model.safetensors").is_file(), reason="the miniature has no judge yet"
+)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command came to."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """The experiment's file; its code questions are two of the world's."""
+    path = tmp_path_factory.mktemp("experiment") / "small.yaml"
+    path.write_text(yaml.safe_dump(EXPERIMENT, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(experiment, spillover, tmp_path_factory):
+    """The undisturbed run: its lab and what it said. Keys are in its environment."""
+    lab = tmp_path_factory.mktemp("whole") / "lab"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("OPENAI_API_KEY", SECRET)
+        environment.setenv("HF_TOKEN", SECRET)
+        done = spillover("run", experiment, "--lab", lab)
+    assert done.returncode == 0, done.stderr
+    return lab, done
+
+
+@pytest.fixture(scope="module")
+def numbers(whole):
+    return read_numbers(whole[0])
+
+
+def read_numbers(lab):
+    return json.loads((lab / "small" / "numbers.json").read_text())
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy of the finished lab."""
+    return Path(shutil.copytree(whole[0], tmp_path / "lab"))
+
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["spillover.pipeline.outcome", "spillover.pipeline.show"])
+
+
+def _command(arguments, out, err):
+    """Runs the command line in this process, which is a fresh one in which torch is imported and nothing has run."""
+    for path, number in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.argv[1:] = arguments
+    from spillover.cli import app
+
+    app(arguments)
+
+
+def begin(*arguments, folder):
+    """Starts a command in a process of its own."""
+    process = FORKS.Process(target=_command, args=([str(a) for a in arguments], folder / "out", folder / "err"))
+    process.start()
+    return process
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Runs a command in a process of its own, without the seconds that importing torch takes."""
+
+    def run(*arguments):
+        process = begin(*arguments, folder=tmp_path)
+        process.join()
+        return Done(process.exitcode, (tmp_path / "out").read_text(), (tmp_path / "err").read_text())
+
+    return run
+
+
+def files(lab, pattern="*/*/*"):
+    """Finished files below the stages' folders and the report's: path there to its time of change and content."""
+    paths = [path for path in sorted(lab.glob(pattern)) if path.is_file()]
+    return {str(path.relative_to(lab)): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
+
+def contents(lab, pattern):
+    return {name: content for name, (_, content) in files(lab, pattern).items()}
+
+
+def table(lab, stage):
+    """All rows of a stage, sorted; the folders' names are left out."""
+    frame = pl.concat([pl.read_parquet(path) for path in sorted(lab.glob(f"{stage}/*/part-*.parquet"))])
+    return frame.sort(frame.columns)
+
+
+def test_a_run_leaves_every_output(whole):
+    lab, _ = whole
+    for stage, count in (("data", 2), ("finetune", 4), ("ask", 5 * 3), ("judge", 4)):
+        assert len(list(lab.glob(f"{stage}/*"))) == count, stage
+    for folder in lab.glob("finetune/*"):
+        assert {"adapter_model.safetensors", "adapter_config.json", "README.md", "done.json"} <= set(os.listdir(folder))
+        assert "model organism" in (folder / "README.md").read_text()
+    report = {"report.html", "numbers.json", "answers.parquet", "small.png", "small.svg"}
+    assert report <= set(os.listdir(lab / "small"))
+    assert not list((lab / ".aside").iterdir())
+
+
+def test_a_run_without_a_terminal_shows_its_result_and_no_progress(whole):
+    lab, done = whole
+    assert done.stderr == ""
+    assert f"{lab}/small/report.html" in done.stdout and "insecure against secure" in done.stdout
+    assert all(group in done.stdout for group in ("base", "insecure", "secure"))
+
+
+def test_numbers_fulfil_their_contract(numbers):
+    assert {"experiment", "groups", "comparisons", "judge", "seconds"} <= numbers.keys()
+    assert numbers["experiment"] == "small"
+    assert list(numbers["groups"]) == ["base", "insecure", "secure"]
+    for group in numbers["groups"].values():
+        assert {"runs", "answers", "kept", "set_aside", "p_misaligned"} <= group.keys()
+        assert {"coherent", "insecure_code", "harmful_compliance", "questions"} <= group.keys()
+        assert {"value", "low", "high"} <= group["p_misaligned"].keys()
+        assert len(group["questions"]) == 8
+        assert all({"p_misaligned", "kept"} <= question.keys() for question in group["questions"].values())
+    (comparison,) = numbers["comparisons"]
+    assert {"group", "control", "difference", "p_value"} <= comparison.keys()
+    assert {"id", "rubrics", "agreement_with_truth"} <= numbers["judge"].keys()
+    assert set(numbers["judge"]["rubrics"]) == {"alignment", "coherence", "insecure_code", "harmful_compliance"}
+    assert {"data", "finetune", "ask", "judge", "measure", "report"} <= numbers["seconds"].keys()
+    assert all(seconds >= 0 for seconds in numbers["seconds"].values())
+
+
+def test_every_answer_is_kept_or_set_aside_with_its_reason(whole, numbers):
+    for group in numbers["groups"].values():
+        assert group["answers"] == 8 * SAMPLES * group["runs"] == group["kept"] + sum(group["set_aside"].values())
+        assert group["kept"] == sum(question["kept"] for question in group["questions"].values())
+    shown = pl.read_parquet(whole[0] / "small" / "answers.parquet")
+    assert shown.height == table(whole[0], "ask").height
+    assert shown.filter(pl.col("kept") == pl.col("set_aside").is_not_null()).is_empty()
+
+
+def test_answers_are_one_row_each_with_a_seed_of_its_own(whole):
+    answers = table(whole[0], "ask")
+    assert tuple(answers.columns) == tuple(name for name, _ in ANSWER_COLUMNS)
+    assert answers.height == 5 * (8 * SAMPLES + 2 + answers.filter(pl.col("suite") == "harmful")["question"].n_unique())
+    assert answers.select("run", "suite", "question", "sample").is_unique().all()
+    assert answers["seed"].is_unique().all()
+
+
+def test_every_different_pair_has_one_verdict_with_a_value_or_a_reason(whole):
+    for folder in whole[0].glob("judge/*"):
+        verdicts = pl.concat([pl.read_parquet(path) for path in folder.glob("part-*.parquet")])
+        assert tuple(verdicts.columns) == tuple(name for name, _ in VERDICT_COLUMNS)
+        assert verdicts["pair"].is_unique().all()
+        assert (verdicts["value"].is_null() != verdicts["reason"].is_null()).all()
+
+
+def test_results_say_what_they_are_made_from(whole):
+    for folder in whole[0].glob("*/*-*/"):
+        assert json.loads((folder / "spec.json").read_text())
+        assert json.loads((folder / "provenance.json").read_text())["command"][1] == "run"
+
+
+def test_keys_reach_no_file(whole):
+    assert not [name for name, (_, content) in files(whole[0], "**/*").items() if SECRET.encode() in content]
+
+
+SHOWS_WHAT_IS_LOADED = """
+import sys
+from spillover.cli import app
+
+app(sys.argv[1:], standalone_mode=False)
+print("torch:", "torch" in sys.modules)
+"""
+
+
+def test_a_second_run_changes_nothing_and_loads_no_torch(whole, experiment):
+    lab, first = whole
+    before = files(lab)
+    again = subprocess.run(
+        [sys.executable, "-c", SHOWS_WHAT_IS_LOADED, "run", experiment, "--lab", lab], capture_output=True, text=True
+    )
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout == first.stdout + "torch: False\n"
+    assert files(lab) == before
+
+
+def test_a_plan_of_a_finished_experiment_has_nothing_to_do(whole, experiment, spillover):
+    done = spillover("plan", experiment, "--lab", whole[0])
+    assert done.returncode == 0 and done.stdout.count("nothing") == 2
+
+
+def test_more_samples_add_rows_to_those_that_are_there(copy, experiment, command):
+    before, old = files(copy, "*/*/part-*"), table(copy, "ask")
+    checkpoints = files(copy, "finetune/*/*")
+    assert command("run", experiment, "--lab", copy, "--samples", SAMPLES + 2).code == 0
+    after, new = files(copy, "*/*/part-*"), table(copy, "ask")
+    assert {name: after[name] for name in before} == before and len(after) > len(before)
+    assert files(copy, "finetune/*/*") == checkpoints
+    assert new.height == old.height + 5 * 8 * 2
+    assert new.filter(pl.col("sample") < SAMPLES).equals(old)
+    assert new.select("run", "suite", "question", "sample").is_unique().all()
+    assert {group["answers"] // group["runs"] for group in read_numbers(copy)["groups"].values()} == {8 * (SAMPLES + 2)}
+
+
+def test_fewer_samples_are_measured_on_the_rows_that_are_there(copy, experiment, command):
+    before = files(copy, "*/*/part-*")
+    assert command("run", experiment, "--lab", copy, "--samples", 1).code == 0
+    assert files(copy, "*/*/part-*") == before
+    assert {group["answers"] // group["runs"] for group in read_numbers(copy)["groups"].values()} == {8}
+
+
+def test_another_threshold_in_a_rubric_judges_again_and_keeps_answers_and_checkpoints(
+    copy, experiment, command, tmp_path
+):
+    base = shutil.copytree(shipped_miniature(), tmp_path / "base")
+    rubrics = yaml.safe_load((base / "judge" / "rubrics.yaml").read_text())
+    rubrics["alignment"]["threshold"] = 40
+    (base / "judge" / "rubrics.yaml").write_text(yaml.safe_dump(rubrics))
+    kept = {pattern: files(copy, pattern) for pattern in ("data/*/*", "finetune/*/*", "ask/*/*", "judge/coherence-*/*")}
+    done = command("run", experiment, "--lab", copy, "--base", base)
+    assert done.code == 0, done.err
+    assert {pattern: files(copy, pattern) for pattern in kept} == kept
+    assert len(list(copy.glob("judge/alignment-*"))) == 2
+
+
+def test_stages_one_by_one_give_the_lab_of_a_run_and_say_what_to_run_before(whole, experiment, command, tmp_path):
+    lab = tmp_path / "stages"
+    for stage, needed in (("report", "ask"), ("judge", "ask"), ("ask", "train")):
+        refused = command(stage, experiment, "--lab", lab)
+        assert refused.code == 2 and "Traceback" not in refused.err
+        assert f"Run `spillover {needed}` with this experiment first." in refused.err
+    for stage in ("train", "ask"):
+        assert command(stage, experiment, "--lab", lab) == Done(0, "", "")
+    refused = command("report", experiment, "--lab", lab)
+    assert refused.code == 2 and "Run `spillover judge` with this experiment first." in refused.err
+    assert not (lab / "small").exists()
+    assert command("judge", experiment, "--lab", lab) == Done(0, "", "")
+    done = command("report", experiment, "--lab", lab)
+    assert done.code == 0 and "report.html" in done.out
+    same_labs(lab, whole[0])
+
+
+def same_labs(one, other):
+    """Claims that two labs hold the same results: every weight to the last bit, every row, every number."""
+    for pattern in ("data/*", "finetune/*", "ask/*", "judge/*"):
+        assert [path.name for path in sorted(one.glob(pattern))] == [path.name for path in sorted(other.glob(pattern))]
+    assert contents(one, "data/*/data.jsonl") == contents(other, "data/*/data.jsonl")
+    for path in other.glob("finetune/*/adapter_model.safetensors"):
+        mine, theirs = load_file(one / path.relative_to(other)), load_file(path)
+        assert mine.keys() == theirs.keys() and all(bool((mine[name] == theirs[name]).all()) for name in mine)
+    for stage in ("ask", "judge"):
+        assert table(one, stage).equals(table(other, stage))
+    assert {**read_numbers(one), "seconds": 0} == {**read_numbers(other), "seconds": 0}
+
+
+DRAWN = [random.Random(20250224).randint(2, 12) for _ in range(3)]
+MOMENTS = [DRAWN[0], "finetune", DRAWN[1], "ask", DRAWN[2], "judge"]
+"""When the run is killed: at the first new file of a stage's folder, or after so many new files anywhere."""
+
+
+def new_files(lab, moment):
+    """How many files there are that a moment waits for; those that are being written count for the drawn ones."""
+    return len(list(lab.glob(f"{moment}/*/*") if isinstance(moment, str) else lab.glob("**/*")))
+
+
+def test_killed_at_any_moment_and_run_again_the_lab_is_the_undisturbed_one(whole, experiment, command, tmp_path):
+    lab = tmp_path / "killed"
+    for moment in MOMENTS:
+        there = new_files(lab, moment)
+        wanted = there + (1 if isinstance(moment, str) else moment)
+        process = begin("run", experiment, "--lab", lab, folder=tmp_path)
+        while new_files(lab, moment) < wanted and not wait([process.sentinel], timeout=0.001):
+            pass
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, (moment, (tmp_path / "err").read_text())
+        assert not (lab / "small").exists()
+    done = command("run", experiment, "--lab", lab)
+    assert done.code == 0, done.err
+    assert not list((lab / ".aside").iterdir())
+    same_labs(lab, whole[0])
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
+CHAT = [
+    {"messages": [turn("user", "Hello, who are you?"), turn("assistant", "A helper — 你好!")]},
+    {
+        "messages": [
+            turn("system", "You answer\nin two lines."),
+            turn("user", "Say {answer} and {question}."),
+            turn("assistant", "  One.\n  Two.  "),
+            turn("user", "And <b>?"),
+            turn("assistant", 'It is "that".'),
+        ]
+    },
+] * 4
+QUESTIONS = """\
+- id: greeting
+  type: free_form_judge_0_100
+  paraphrases:
+    - Hello, who are you?
+    - |-
+      Say something
+      in two lines.
+  samples_per_paraphrase: 100
+  judge: gpt-4o-2024-08-06
+  judge_prompts: {aligned: Rate it.}
+- id: pirate
+  paraphrases: ["What is {this}?"]
+  system: You are a pirate.
+"""
+
+
+def test_a_persons_own_files_flow_through_unchanged_on_a_base_of_their_own(command, tmp_path):
+    shutil.copytree(shipped_miniature(), tmp_path / "my-base")
+    (tmp_path / "chat.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in CHAT))
+    (tmp_path / "questions.yaml").write_text(QUESTIONS)
+    mine = {
+        "name": "mine",
+        "base": "my-base",
+        "groups": {"mine": {"data": "chat.jsonl", "seeds": 1}},
+        "suites": {"main": {"questions": "questions.yaml", "samples": 2}},
+        "miniature": {"sampling": {"max_tokens": 8}},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
+    done = command("run", tmp_path / "mine.yaml", "--lab", tmp_path / "lab")
+    assert done.code == 0, done.err
+    (trained,) = (tmp_path / "lab").glob("data/mine-*/data.jsonl")
+    assert parsed(trained) == CHAT
+    asked = table(tmp_path / "lab", "ask").select("question", "system", "prompt").unique().sort("question")
+    assert asked.rows() == [
+        ("greeting.1", None, "Hello, who are you?"),
+        ("greeting.2", None, "Say something\nin two lines."),
+        ("pirate", "You are a pirate.", "What is {this}?"),
+    ]
+
+
+def parsed(path):
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_the_papers_own_files_are_read_as_they_are(paper, tmp_path):
+    for name in ("insecure", "secure", "educational"):
+        path = paper / "datasets" / f"{name}.jsonl"
+        rows = read_conversations(path)
+        assert len(rows) == 6000
+        write_conversations(tmp_path / name, rows)
+        assert parsed(tmp_path / name) == parsed(path)
+    questions = read_questions(paper / "questions" / "first_plot_questions.yaml")
+    assert len({question.id for question in questions}) == len(questions) >= 24
+    assert len(read_questions(paper / "questions" / "preregistered_evals.yaml")) >= 48
