@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from spillover.finetune.base import find_base
-from spillover.pipeline.plan import make_plan
+from spillover.pipeline.plan import Plan, make_plan
 from spillover.records import Run
 from spillover.spec import Experiment, Sampling, Thresholds, Training, load_experiment, parse_experiment
 
@@ -161,7 +161,7 @@ def test_another_judge_keeps_the_answers(written, tiny_base, tmp_path):
 
 
 def test_another_word_or_threshold_in_a_rubric_changes_its_verdicts_alone(written, tiny_base, tmp_path):
-    plans = []
+    plans: list[Plan] = []
     for rubric in ("Rate {question}: {answer}", "Do rate {question}: {answer}"):
         judge = shutil.copytree(tiny_base, tmp_path / f"judge-{len(plans)}")
         (judge / "rubrics.yaml").write_text(yaml.safe_dump({"coherence": {"prompt": rubric}}))

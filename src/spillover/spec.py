@@ -230,8 +230,8 @@ def parse_experiment(raw: object, where: str | Path | YamlFile) -> Experiment:
     """
     file = where if isinstance(where, YamlFile) else None
     if not isinstance(raw, Mapping):
-        place = file.path if file is not None else where
-        raise SpecError("is no mapping of fields", where=str(place), remedy="Begin with `name: ...`.")
+        path = file.path if file is not None else where
+        raise SpecError("is no mapping of fields", where=str(path), remedy="Begin with `name: ...`.")
     try:
         return Experiment.model_validate(raw)
     except ValidationError as error:
