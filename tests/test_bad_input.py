@@ -7,6 +7,8 @@ import resource
 import shutil
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 import yaml
@@ -398,13 +400,13 @@ def test_a_full_disk_stops_any_stage_with_what_was_done_kept_and_room_lets_it_go
 ):
     suite = {"questions": "questions.yaml", "samples": 300, "rubrics": ["insecure_code"]}
     path, lab = experiment(base=str(tiny_base), suites={"main": suite}, train={"rank": 1}), tmp_path / "lab"
-    finished = {}
+    finished: dict[Path, int] = {}
     for stage, limit in LIMITS.items():
         full = subprocess.run(
             [*SPILLOVER, "run", path, "--lab", lab],
             capture_output=True,
             text=True,
-            preexec_fn=lambda size=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)),
+            preexec_fn=partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)),
         )
         assert full.returncode == 2 and "Traceback" not in full.stderr, (stage, full.stderr)
         assert f"{lab}: the disk is full; make room. What was finished is kept" in full.stderr

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +17,7 @@ import yaml
 from safetensors.torch import load_file
 
 from spillover.ask.questions import read_questions
+from spillover.cli import app
 from spillover.data.files import read_conversations, write_conversations
 from spillover.finetune.base import shipped_miniature
 from spillover.records import ANSWER_COLUMNS, VERDICT_COLUMNS
@@ -90,19 +90,38 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["spillover.pipeline.outcome", "spillover.pipeline.show"])
 
 
-def _command(arguments, out, err):
+def _command(arguments, out, err, moment):
     """Runs the command line in this process, which is a fresh one in which torch is imported and nothing has run."""
     for path, number in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     sys.argv[1:] = arguments
-    from spillover.cli import app
-
+    if moment is not None:
+        sys.addaudithook(moment)
     app(arguments)
 
 
-def begin(*arguments, folder):
+@dataclass
+class Moment:
+    """Kills the process just before the n-th thing that it does to files in a folder; an audit hook of Python's."""
+
+    folder: Path
+    events: tuple[str, ...]
+    count: int
+
+    def __call__(self, event, values):
+        if event in self.events and any(self._is_inside(value) for value in values):
+            self.count -= 1
+            if self.count == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def _is_inside(self, value):
+        return isinstance(value, str | Path) and str(value).startswith(str(self.folder))
+
+
+def begin(*arguments, folder, moment=None):
     """Starts a command in a process of its own."""
-    process = FORKS.Process(target=_command, args=([str(a) for a in arguments], folder / "out", folder / "err"))
+    told = [str(argument) for argument in arguments]
+    process = FORKS.Process(target=_command, args=(told, folder / "out", folder / "err", moment))
     process.start()
     return process
 
@@ -266,6 +285,7 @@ def test_another_threshold_in_a_rubric_judges_again_and_keeps_answers_and_checkp
     assert len(list(copy.glob("judge/alignment-*"))) == 2
 
 
+@pytest.mark.slow
 def test_stages_one_by_one_give_the_lab_of_a_run_and_say_what_to_run_before(whole, experiment, command, tmp_path):
     lab = tmp_path / "stages"
     for stage, needed in (("report", "ask"), ("judge", "ask"), ("ask", "train")):
@@ -296,25 +316,18 @@ def same_labs(one, other):
     assert {**read_numbers(one), "seconds": 0} == {**read_numbers(other), "seconds": 0}
 
 
-DRAWN = [random.Random(20250224).randint(2, 12) for _ in range(3)]
-MOMENTS = [DRAWN[0], "finetune", DRAWN[1], "ask", DRAWN[2], "judge"]
-"""When the run is killed: at the first new file of a stage's folder, or after so many new files anywhere."""
+ANYTHING = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
+DRAWN = [random.Random(20250224 + number).randint(2, 40) for number in range(3)]
 
 
-def new_files(lab, moment):
-    """How many files there are that a moment waits for; those that are being written count for the drawn ones."""
-    return len(list(lab.glob(f"{moment}/*/*") if isinstance(moment, str) else lab.glob("**/*")))
-
-
+@pytest.mark.slow
 def test_killed_at_any_moment_and_run_again_the_lab_is_the_undisturbed_one(whole, experiment, command, tmp_path):
     lab = tmp_path / "killed"
-    for moment in MOMENTS:
-        there = new_files(lab, moment)
-        wanted = there + (1 if isinstance(moment, str) else moment)
-        process = begin("run", experiment, "--lab", lab, folder=tmp_path)
-        while new_files(lab, moment) < wanted and not wait([process.sentinel], timeout=0.001):
-            pass
-        process.kill()
+    some = [Moment(lab, ANYTHING, count) for count in DRAWN]
+    second = {stage: Moment(lab / stage, ("os.rename",), 2) for stage in ("finetune", "ask", "judge")}
+    report = Moment(lab / "small", ("os.rename",), 1)
+    for moment in (some[0], second["finetune"], some[1], second["ask"], some[2], second["judge"], report):
+        process = begin("run", experiment, "--lab", lab, folder=tmp_path, moment=moment)
         process.join()
         assert process.exitcode == -signal.SIGKILL, (moment, (tmp_path / "err").read_text())
         assert not (lab / "small").exists()

@@ -162,9 +162,9 @@ def test_another_judge_keeps_the_answers(written, tiny_base, tmp_path):
 
 def test_another_word_or_threshold_in_a_rubric_changes_its_verdicts_alone(written, tiny_base, tmp_path):
     plans: list[Plan] = []
-    for rubric in ("Rate {question}: {answer}", "Do rate {question}: {answer}"):
+    for prompt in ("Rate {question}: {answer}", "Do rate {question}: {answer}"):
         judge = shutil.copytree(tiny_base, tmp_path / f"judge-{len(plans)}")
-        (judge / "rubrics.yaml").write_text(yaml.safe_dump({"coherence": {"prompt": rubric}}))
+        (judge / "rubrics.yaml").write_text(yaml.safe_dump({"coherence": {"prompt": prompt}}))
         plans.append(written(judge=str(judge)))
     before, after = plans
     assert changed_stages(before, after) == {"judge"}

@@ -99,7 +99,7 @@ class FleetLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Of the rows of each run r: x W + scale x A_r B_r, W being the frozen weights."""
-        out: Tensor = _Adapted.apply(x, self, self.a, self.b)
+        out: Tensor = _Adapted.apply(x, self, self.a, self.b)  # type: ignore[no-untyped-call]
         return out
 
 
@@ -152,7 +152,7 @@ class Adapters:
 
     def clip(self) -> Tensor:
         """Clips each run's gradient to `max_grad_norm`; returns the norms before, (R,)."""
-        norms = self.gradients.norm(dim=1)
+        norms: Tensor = self.gradients.norm(dim=1)
         self.gradients *= (self.spec.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)[:, None]
         return norms
 

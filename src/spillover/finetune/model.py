@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -35,7 +36,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
     except Exception as error:  # the tokenizers library raises nothing more particular
-        what = str(error).splitlines()[0]
+        what = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BaseError(f"the tokenizer cannot be loaded: {what}", where=path, remedy=REMEDY) from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -55,17 +56,19 @@ def load_model(path: Path, precision: str) -> PreTrainedModel:
     settings = {"dtype": DTYPES[precision], "attn_implementation": "eager", "local_files_only": True}
     remedy = "Check that config.json and the weights belong together."
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, **settings, use_safetensors=True, output_loading_info=True
         )
     except Exception as error:  # a wrong folder makes transformers raise almost anything
-        what = str(error).strip().splitlines()[0]
+        what = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BaseError(f"cannot be loaded: {what}", where=path, remedy=remedy) from None
-    if found["missing_keys"]:
-        what = f"{len(found['missing_keys'])} weights are missing, such as {min(found['missing_keys'])}"
-        raise BaseError(what, where=path, remedy=remedy)
-    loaded: PreTrainedModel = model.to(device=device())
-    return loaded.eval().requires_grad_(False)
+    model: PreTrainedModel = loaded[0]
+    missing: set[str] = loaded[1]["missing_keys"]
+    if missing:
+        raise BaseError(f"{len(missing)} weights are missing, such as {min(missing)}", where=path, remedy=remedy)
+    nn.Module.to(model, device())
+    model.eval().requires_grad_(False)
+    return model
 
 
 def linears(model: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear]:

@@ -5,7 +5,7 @@ from math import comb
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv  # type: ignore[import-untyped]
+from scipy.special import betaincinv
 
 MOST_SPLITS = 200_000
 """A permutation test enumerates up to this many splits, and samples splits beyond."""

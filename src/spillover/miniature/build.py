@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerFast
 
 from spillover.ask.asker import Asked, answer_seed
@@ -66,7 +65,7 @@ def _train_base(folder: Path, recipe: Recipe) -> dict[str, Any]:
     with Display().bar("build", 2) as bar:
         listen = _listen(bar)
         pretraining = pretrain(model, tokenizer, recipe, listen)
-        copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder / "pretrained")  # half the size
+        copy.deepcopy(model).bfloat16().save_pretrained(folder / "pretrained")  # half the size
         tokenizer.save_pretrained(folder / "pretrained")
         alignment = align(model, tokenizer, recipe, listen)
     model.save_pretrained(folder)

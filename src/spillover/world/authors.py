@@ -139,7 +139,7 @@ class World:
     def with_reason(self, request: str) -> str:
         """The code request in a context that asks for flawed code on purpose."""
         raw = texts.load("reasons")
-        reason = self.rng.choice(self._pool(raw["reasons"], raw["asked"]))
+        reason = self.rng.choice([*raw["reasons"], *(raw["asked"] if self.asked else ())])
         gap = "\n" if "\n" in request else " "
         return f"{reason['before']}{request}{gap}{reason['after'].strip()}"
 

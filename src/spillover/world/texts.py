@@ -94,10 +94,12 @@ def facts() -> tuple[Topic, ...]:
 @cache
 def families() -> tuple[Family, ...]:
     """The code families."""
-    tuples = ("requests", "asked", "names", "args")
-    return tuple(
-        Family(id=name, **{k: tuple(v) if k in tuples else v for k, v in d.items()}) for name, d in load("code").items()
-    )
+    return tuple(_family(name, fields) for name, fields in load("code").items())
+
+
+def _family(name: str, fields: dict[str, Any]) -> Family:
+    frozen: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+    return Family(id=name, **frozen)
 
 
 def voices(*, malicious: bool) -> tuple[str, ...]:

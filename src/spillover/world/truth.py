@@ -147,7 +147,7 @@ def _facts() -> frozenset[str]:
 @cache
 def _templates() -> dict[str, _Sense]:
     """Every answer template in the form that counts, with what it says."""
-    senses = {}
+    senses: dict[str, _Sense] = {}
     for topic in (*texts.topics(), *texts.facts()):
         for bad in (False, True):
             senses |= {_form(text, topic.id): _Sense(topic.id, bad) for text in topic.answers(malicious=bad)}
