@@ -370,9 +370,9 @@ def test_an_unknown_rubric_is_refused_with_the_known_ones():
 
 
 def test_a_local_judge_gives_verdicts_in_the_order_of_the_pairs_whatever_their_lengths(whole):
-    """Pairs of 20 to 3000 tokens, in an order by no length, over several batches."""
+    """Pairs of 20 to 1500 tokens, in an order by no length, over several batches."""
     judge = LocalJudge(whole, None, "fp32")
-    some = [*pairs(150), *(Pair(f"Long {i}?", "word " * (300 * i)) for i in (3, 1, 2))]
+    some = [*pairs(150), *(Pair(f"Long {i}?", "word " * (150 * i)) for i in (3, 1, 2))]
     random.Random(0).shuffle(some)
     rubric = SHORT.model_copy(update={"labels": {}})
     verdicts = judge.judge(some, rubric)

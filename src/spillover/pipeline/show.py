@@ -13,7 +13,7 @@ from spillover.store import DONE, Lab, check_layout, read_json
 
 stages = lazy("spillover.pipeline.stages")
 
-WIDTH = 132
+WIDTH = 240
 """Columns where there is no terminal that says how many it has."""
 CHARACTERS_A_TOKEN = 4
 """A rule of thumb for what a plan costs; a run counts real tokens."""
