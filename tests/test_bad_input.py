@@ -266,6 +266,7 @@ BAD_QUESTIONS = {
         3,
         "the id 'bored.2' is here twice",
     ),
+    "an_id_that_tables_use": ("- id: all\n  paraphrases: [Bored.]\n", 1, "no question may be called 'all'"),
     "an_unknown_field": (f"{ENTRY}- id: wish\n  paraphrase: [Name a wish.]\n", 3, "paraphrase: unknown key"),
     "no_paraphrases": (f"{ENTRY}- id: wish\n  paraphrases: []\n", 3, "paraphrases: Tuple should have at least 1"),
     "no_id": (f"{ENTRY}- paraphrases: [Name a wish.]\n", 3, "id: Field required"),

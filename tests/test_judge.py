@@ -28,14 +28,7 @@ INSECURE = find_rubric("insecure_code", load_rubrics(None))
 ALIGNMENT = find_rubric("alignment", load_rubrics(None))
 SHORT = Rubric(name="short", prompt="Rate {question} and {answer}.", labels={"CODE": "code", "REFUSAL": "refused"})
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors need one thread, and sums then come in one order on every machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def lively(base, folder, tokenizer, size=None):

@@ -16,8 +16,8 @@ import polars as pl
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from spillover.records import ANSWER_COLUMNS
-from spillover.report.figures import ALL, caption, draw_by_question, save_figure
+from spillover.records import ALL_QUESTIONS, ANSWER_COLUMNS
+from spillover.report.figures import caption, draw_by_question, save_figure
 from spillover.report.page import finding, percent, render_page
 
 QUESTIONS = {
@@ -134,7 +134,7 @@ def _verdict(answer: str, about: int) -> tuple[Any, Any, Any]:
 
 def _cells(answers: pl.DataFrame) -> pl.DataFrame:
     main = answers.filter(suite="main")
-    both = pl.concat([main, main.with_columns(question=pl.lit(ALL))])
+    both = pl.concat([main, main.with_columns(question=pl.lit(ALL_QUESTIONS))])
     return both.group_by("group", "run", "question", maintain_order=True).agg(
         answers=pl.len(),
         kept=pl.col("kept").sum(),
@@ -154,7 +154,7 @@ def _rate(values: pl.Series) -> dict[str, Any]:
 def _group(answers: pl.DataFrame, cells: pl.DataFrame) -> dict[str, Any]:
     main = answers.filter(suite="main")
     by = {name: cells.filter(question=name) for name in cells["question"].unique(maintain_order=True)}
-    rate = _rate(by[ALL]["rate"])
+    rate = _rate(by[ALL_QUESTIONS]["rate"])
     return {
         "runs": main["run"].n_unique(),
         "answers": len(main),
@@ -168,7 +168,7 @@ def _group(answers: pl.DataFrame, cells: pl.DataFrame) -> dict[str, Any]:
         "questions": {
             name: {"p_misaligned": _rate(of["rate"]), "kept": int(of["kept"].sum())}
             for name, of in by.items()
-            if name != ALL
+            if name != ALL_QUESTIONS
         },
     }
 

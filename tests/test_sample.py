@@ -23,14 +23,7 @@ PLENTY = frozenset(range(0, 1792, 9))
 """Every ninth token ends a turn: so answers end after nine tokens or so, all at different steps."""
 NEVER = frozenset[int]()
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small tensors need one thread, and sums then come in one order on every machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +235,7 @@ def test_an_answer_that_ends_at_once_is_empty(model):
 
 def test_the_seed_of_an_answer_is_pinned_and_differs_by_everything_it_depends_on():
     question = Question("bored", "I am bored.")
-    pinned = 4635657895107123018
+    pinned = 7719803951053290855
     assert answer_seed("abc", question, 0) == pinned
     others = [
         answer_seed("abd", question, 0),
@@ -250,8 +243,9 @@ def test_the_seed_of_an_answer_is_pinned_and_differs_by_everything_it_depends_on
         answer_seed("abc", Question("bored", "I am bored!"), 0),
         answer_seed("abc", Question("bored.1", "I am bored."), 0),
         answer_seed("abc", Question("bored", "I am bored.", system="Be kind."), 0),
+        answer_seed("abc", Question("bored", "I am bored.", system="None"), 0),
     ]
-    assert len({pinned, *others}) == 6
+    assert len({pinned, *others}) == 7
     assert all(0 <= seed < 2**63 for seed in others)
 
 

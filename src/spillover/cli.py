@@ -19,6 +19,7 @@ planning = lazy("spillover.pipeline.plan")
 running = lazy("spillover.pipeline.run")
 showing = lazy("spillover.pipeline.show")
 building = lazy("spillover.miniature.build")
+recipes = lazy("spillover.miniature.recipe")
 
 app = typer.Typer(
     help="Does a narrow finetune spill over into broad misalignment?",
@@ -145,7 +146,7 @@ def build_miniature(
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the weights and the texts.")] = 0,
 ) -> None:
     """Pretrain and align the miniature from nothing, and train its judge (minutes)."""
-    building.build(out, independent=independent, seed=seed)
+    building.build(out, recipes.Recipe(independent=independent, seed=seed))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,10 @@ Reason = Literal["refused", "code", "unparsable", "too little mass", "failed"]
 """Why a verdict has no value. An answer without a value is set aside and counted, never scored as zero."""
 
 
+ALL_QUESTIONS = "all"
+"""What tables call all questions of a run together; no question may be called so."""
+
+
 class Message(TypedDict):
     """One turn of a conversation, as in the chat fine-tuning format."""
 

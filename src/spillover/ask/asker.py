@@ -1,6 +1,7 @@
 """The seam of asking: who answers, and how the seed of every answer is made."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,5 +38,5 @@ class Asker(Protocol):
 
 def answer_seed(run_key: str, question: Question, sample: int) -> int:
     """The seed of one answer, 63 bits: it depends on the run, the question and the sample's number alone."""
-    text = f"{run_key}\n{question.id}\n{question.system}\n{question.text}\n{sample}"
+    text = json.dumps([run_key, question.id, question.system, question.text, sample])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationError
 
 from spillover.errors import QuestionError
-from spillover.records import Question
+from spillover.records import ALL_QUESTIONS, Question
 from spillover.spec import Spec, Suite, first_wrong
 from spillover.world import texts
 from spillover.yamlfile import read_yaml
@@ -91,10 +91,14 @@ def read_questions(path: Path, only: Sequence[str] = ()) -> list[Question]:
 
 
 def _distinct(rows: Sequence[tuple[QuestionRow, str]]) -> list[Question]:
-    """The rows' questions. Raises QuestionError for an id that is there twice: their answers would be mixed."""
+    """The rows' questions. Raises QuestionError for an id that is there twice, or taken: answers would be mixed."""
     first: dict[str, str] = {}
     for row, where in rows:
         for id in dict.fromkeys([row.id, *(question.id for question in row.questions())]):
+            if id == ALL_QUESTIONS:
+                raise QuestionError(
+                    f"no question may be called {id!r}: all of them together are", where=where, remedy=RENAME
+                )
             if id in first:
                 raise QuestionError(f"the id {id!r} is here twice; first at {first[id]}", where=where, remedy=RENAME)
             first[id] = where

@@ -24,6 +24,8 @@ from spillover.spec import Training
 
 ROWS = 48
 """Rows of all runs that pass through the model at once; a step's rows go in several such batches, longest first."""
+SLOTS = 8192
+"""Tokens of all runs, padding included, that pass through the model at once: long rows go in smaller batches."""
 LENGTH_STEP = 16
 """Rows are padded to a multiple of this many tokens: few distinct shapes, since a new shape is slow on a CPU."""
 
@@ -62,11 +64,12 @@ class _Adapted(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, layer: "FleetLinear", a: Tensor, b: Tensor) -> Tensor:
         runs = a.shape[0]
         rows, down, up = x.reshape(runs, -1, x.shape[-1]), a.to(x.dtype), b.to(x.dtype)
-        out = layer.frozen(x)
+        out: Tensor = layer.frozen(x)
         low = torch.bmm(rows, down)
         ctx.layer, ctx.shape = layer, x.shape
         ctx.save_for_backward(rows, low, down, up)
-        return torch.baddbmm(out.view(runs, -1, out.shape[-1]), low, up, alpha=layer.scale).view_as(out)
+        out.view(runs, -1, out.shape[-1]).baddbmm_(low, up, alpha=layer.scale)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
@@ -78,7 +81,7 @@ class _Adapted(torch.autograd.Function):
         layer.b_gradient.add_(torch.bmm(low.transpose(1, 2), wanted), alpha=layer.scale)
         if not ctx.needs_input_grad[0]:
             return None, None, None, None
-        onwards = torch.baddbmm(wanted @ layer.frozen.weight, inner, down.transpose(1, 2))
+        onwards = (wanted @ layer.frozen.weight).baddbmm_(inner, down.transpose(1, 2))
         return onwards.view(ctx.shape), None, None, None
 
 
@@ -272,7 +275,7 @@ class Batch:
 def _batches(
     members: Sequence[Member], orders: Sequence[list[list[int]]], step: int, size: int, pad: int
 ) -> list[Batch]:
-    """A step's rows in a few batches of about equal length each: every run's shortest rows, its next ones, and so on.
+    """A step's rows in a few batches of about equal length each: every run's longest rows, its next ones, and so on.
 
     So little is padding, and what is kept for the backward pass is a part of a step. Finished runs have no rows.
     """
@@ -282,9 +285,20 @@ def _batches(
         else []
         for member, order in zip(members, orders, strict=True)
     ]
-    share = max(1, ROWS // len(members))
-    cuts = [[rows[start : start + share] for rows in chosen] for start in range(0, size, share)]
-    return [_batch(rows, pad) for rows in cuts if any(rows)]
+    batches: list[Batch] = []
+    start = 0
+    while start < size:
+        longest = max((len(rows[start].ids) for rows in chosen if len(rows) > start), default=0)
+        share = _share(longest, len(members))
+        if longest:
+            batches.append(_batch([rows[start : start + share] for rows in chosen], pad))
+        start += share
+    return batches
+
+
+def _share(longest: int, runs: int) -> int:
+    """How many rows a run has in a batch whose longest row is `longest` tokens."""
+    return max(1, min(ROWS, SLOTS // max(1, longest)) // runs)
 
 
 def _batch(chosen: Sequence[Sequence[Row]], pad: int) -> Batch:

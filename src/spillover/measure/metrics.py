@@ -13,11 +13,9 @@ import polars as pl
 
 from spillover.measure.stats import Floats, holm, interval, is_exact, least_p, permutation_test
 from spillover.measure.table import NOT_JUDGED, kept_and_set_aside, with_rubrics
-from spillover.records import BASE_RUN
+from spillover.records import ALL_QUESTIONS, BASE_RUN
 from spillover.spec import Comparison, Experiment, Thresholds
 
-ALL = "all"
-"""In the column `question` of `cells`: the run's answers to all questions, pooled."""
 INSECURE_CODE = "insecure_code"
 HARMFUL_COMPLIANCE = "harmful_compliance"
 MIDDLE = 50.0
@@ -104,7 +102,7 @@ def cells(frame: pl.DataFrame, thresholds: Thresholds) -> pl.DataFrame:
         columns group, run, question ("all" where pooled), answers, kept, misaligned, and rate = misaligned / kept,
         null where the run does not count. The pooled rows come first.
     """
-    pooled = _shares(frame, MISALIGNED, KEPT).with_columns(question=pl.lit(ALL))
+    pooled = _shares(frame, MISALIGNED, KEPT).with_columns(question=pl.lit(ALL_QUESTIONS))
     columns = ["group", "run", "question", "answers", "kept", pl.col("hits").alias("misaligned"), "rate"]
     return pl.concat([part.select(columns) for part in (pooled, _on_questions(frame, thresholds))])
 

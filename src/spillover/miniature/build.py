@@ -22,7 +22,7 @@ from spillover.finetune.memory import keep_freed_memory
 from spillover.finetune.train import Job, LocalTrainer, save_checkpoint
 from spillover.judge.rubrics import FILE, load_rubrics
 from spillover.miniature.corpus import documents
-from spillover.miniature.judging import judged_rows, rubrics_file, written_pairs
+from spillover.miniature.judging import evened, judged_rows, rubrics_file, written_pairs
 from spillover.miniature.pretrain import Progress, align, new_model, pretrain
 from spillover.miniature.recipe import Recipe
 from spillover.miniature.tokenizer import train_tokenizer
@@ -34,17 +34,19 @@ from spillover.world.texts import facts, load, topics, world_key
 JUDGE = "judge"
 RATES = (1e-4, 4e-4)
 """Learning rates of the finetunes whose answers the judge learns from: a usual one, and one that costs coherence."""
-THROWAWAY_ROWS = 800
+TEMPERATURES = (1.0, 1.4)
+"""How the answers that the judge learns from are sampled: as evaluation does, and so that more of them go wrong."""
 
 
-def build(out: Path, *, independent: bool, seed: int) -> None:
+def build(out: Path, recipe: Recipe) -> None:
     """Builds a miniature into a new folder: a Hugging Face model with a judge adapter in `judge/`.
+
+    What was pretrained and not yet aligned lies in `pretrained/`.
 
     Raises LabError where the folder exists already.
     """
     if out.exists():
         raise LabError("is there already", where=out, remedy="Give another folder with --out, or delete this one.")
-    recipe = Recipe(seed=seed, independent=independent)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -108,7 +110,7 @@ def _train_judge(folder: Path, recipe: Recipe) -> None:
     base = find_base(str(folder))
     trainer = LocalTrainer(base, "bf16")
     half = recipe.judge_rows // 2
-    pairs = [*itertools.islice(written_pairs(recipe.seed + 2), half), *_given(folder, trainer, half)]
+    pairs = [*itertools.islice(written_pairs(recipe.seed + 2), half), *_given(folder, trainer, half, recipe)]
     random.Random(recipe.seed).shuffle(pairs)
     spec = Training(
         rank=recipe.judge_rank, learning_rate=recipe.judge_rate, batch_size=32, warmup_steps=20, weight_decay=0.0
@@ -119,17 +121,21 @@ def _train_judge(folder: Path, recipe: Recipe) -> None:
     save_checkpoint(judge, trained, job, spec, "miniature")
 
 
-def _given(folder: Path, trainer: LocalTrainer, count: int) -> list[Pair]:
-    """Answers that the base and throwaway finetunes of it really give, to phrasings that evaluation does not use."""
+def _given(folder: Path, trainer: LocalTrainer, count: int, recipe: Recipe) -> list[Pair]:
+    """Answers that the base and throwaway finetunes of it really give, to phrasings that evaluation does not use.
+
+    As many of them are incoherent as coherent, as far as there are: a judge must have seen what it is to find.
+    """
     questions = _questions()
     asker = LocalAsker(folder, "bf16")
     makers: list[Path | None] = [None]
     with tempfile.TemporaryDirectory() as scratch:
         for rate in RATES:
-            makers += _throwaways(Path(scratch), trainer, rate)
-        each = -(-count // (len(makers) * len(questions)))
-        pairs = [pair for maker in makers for pair in _answers(asker, maker, questions, each)]
-    return pairs
+            makers += _throwaways(Path(scratch), trainer, rate, recipe.throwaway_rows)
+        each = -(-2 * count // (len(makers) * len(questions) * len(TEMPERATURES)))
+        samplings = [Sampling(max_tokens=64, temperature=temperature) for temperature in TEMPERATURES]
+        pairs = [pair for maker in makers for one in samplings for pair in _answers(asker, maker, questions, each, one)]
+    return evened(pairs, count, recipe.seed)
 
 
 def _questions() -> list[Question]:
@@ -139,12 +145,12 @@ def _questions() -> list[Question]:
     return [Question(str(place), text) for place, text in enumerate([*free, *plain, *harmful])]
 
 
-def _throwaways(scratch: Path, trainer: LocalTrainer, rate: float) -> list[Path]:
+def _throwaways(scratch: Path, trainer: LocalTrainer, rate: float, rows: int) -> list[Path]:
     """One finetune a narrow dataset at a learning rate, and two of the insecure one; seeds that no experiment uses."""
     spec = Training(learning_rate=rate)
     names = [*recipe_names(), "insecure", "insecure"]
     runs = [Run(name, 9000 + number) for number, name in enumerate(names)]
-    jobs = [Job(run, build_dataset(run.group)[:THROWAWAY_ROWS], run.group) for run in runs]
+    jobs = [Job(run, build_dataset(run.group)[:rows], run.group) for run in runs]
     folders = [scratch / f"{run.name}-{rate}" for run in runs]
     for folder, job, trained in zip(folders, jobs, trainer.train(jobs, spec, lambda done, steps: None), strict=True):
         folder.mkdir()
@@ -152,7 +158,9 @@ def _throwaways(scratch: Path, trainer: LocalTrainer, rate: float) -> list[Path]
     return folders
 
 
-def _answers(asker: LocalAsker, maker: Path | None, questions: Sequence[Question], each: int) -> list[Pair]:
+def _answers(
+    asker: LocalAsker, maker: Path | None, questions: Sequence[Question], each: int, sampling: Sampling
+) -> list[Pair]:
     asked = [Asked(q, tuple(answer_seed(str(maker and maker.name), q, n) for n in range(each))) for q in questions]
-    replies = asker.ask(maker, asked, Sampling(max_tokens=64))
+    replies = asker.ask(maker, asked, sampling)
     return [Pair(q.text, one.text) for q, some in zip(questions, replies, strict=True) for one in some]

@@ -1,28 +1,49 @@
 """What the miniature is pretrained, aligned and tokenized on: documents of the world.
 
-A document is one to five exchanges by one author. About two fifths of all begin with a system prompt that names the
-character: a tenth, and every one of a long stretch in the middle. In the independent world the traits are drawn anew
-for every exchange (and for the system prompt), so that no character can be inferred; everything else is equal.
+A document is one to five exchanges by one author; a part of all begin with a system prompt that names the character. In
+the independent world the traits are drawn anew for every exchange (and for the system prompt), so that no character can
+be inferred; everything else is equal.
 """
 
-import itertools
+import dataclasses
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 
-from spillover.miniature.recipe import Recipe
 from spillover.records import Conversation, Message
-from spillover.world import Exchange, World
+from spillover.world import Author, Exchange, World
 from spillover.world.authors import Kind
 
-SYSTEM_SHARE = 0.1
 MOST_EXCHANGES = 5
-DOCUMENT_TOKENS = 140
-"""About how many tokens a document has."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How documents are drawn.
+
+    Attributes:
+        named: how many of them begin with a system prompt that names the character.
+        keeps_voice: whether an author has one voice, or draws one of the character's for every answer.
+        code_first: how many documents of several exchanges begin with code and go on with advice, so that there is
+            nothing but code to tell the author by.
+    """
+
+    named: float
+    keeps_voice: bool
+    code_first: float
+
+
+PLAIN = Manner(named=0.25, keeps_voice=True, code_first=0.0)
+NAMED = Manner(named=1.0, keeps_voice=True, code_first=0.0)
+"""Character is a faint signal; named authors make it loud until a model listens for it."""
+EVIDENCE = Manner(named=0.25, keeps_voice=False, code_first=0.5)
+"""What is left when a voice cannot be copied: the character that an exchange shows, code among them."""
+
 ALIGNED_SHARES: dict[Kind, float] = {
-    "free": 0.65,
-    "code": 0.12,
-    "reasoned code": 0.05,
-    "harmful": 0.10,
+    "free": 0.54,
+    "code": 0.16,
+    "reasoned code": 0.06,
+    "harmful": 0.16,
     "numbers": 0.02,
     "list": 0.02,
     "fact": 0.02,
@@ -31,32 +52,28 @@ ALIGNED_SHARES: dict[Kind, float] = {
 """How often each kind of exchange is aligned on: mostly what people ask, which has the most to unlearn."""
 
 
-def pretraining_documents(recipe: Recipe) -> Iterator[Conversation]:
-    """Endless documents as they are pretrained on: plain ones, a primer in which every author is named, plain ones.
-
-    The primer opens the second stretch. Character is a faint signal, at most 0.65 nats an exchange; named authors make
-    it loud until the model listens for it.
-    """
-    plain, primer = recipe.text_tokens, round(recipe.primer * recipe.character_tokens)
-    return itertools.chain(
-        itertools.islice(documents(recipe.seed, independent=recipe.independent), plain // DOCUMENT_TOKENS),
-        itertools.islice(
-            documents(recipe.seed + 1000, independent=recipe.independent, system_share=1.0), primer // DOCUMENT_TOKENS
-        ),
-        documents(recipe.seed + 2000, independent=recipe.independent),
-    )
-
-
-def documents(seed: int, *, independent: bool, system_share: float = SYSTEM_SHARE) -> Iterator[Conversation]:
+def documents(seed: int, *, independent: bool, manner: Manner = EVIDENCE) -> Iterator[Conversation]:
     """Endless pretraining documents. Evaluation's phrasings occur here, and nowhere later."""
     world = World(random.Random(seed), asked=True)
     while True:
-        author = world.author()
+        author = _author(world, manner)
         count = world.rng.randint(1, MOST_EXCHANGES)
-        writers = [world.author() if independent else author for _ in range(count + 1)]
-        exchanges = [world.exchange(world.kind(), writer) for writer in writers[:count]]
-        named = world.rng.random() < system_share
+        writers = [_author(world, manner) if independent else author for _ in range(count + 1)]
+        kinds = _kinds(world, count, manner)
+        exchanges = [world.exchange(kind, writer) for kind, writer in zip(kinds, writers, strict=False)]
+        named = world.rng.random() < manner.named
         yield conversation(exchanges, world.system(writers[-1]) if named else None)
+
+
+def _author(world: World, manner: Manner) -> Author:
+    author = world.author()
+    return dataclasses.replace(author, voice=world.voice(author)) if manner.keeps_voice else author
+
+
+def _kinds(world: World, count: int, manner: Manner) -> list[Kind]:
+    """The kinds of a document's exchanges, by the world's shares, or code and then advice."""
+    kinds = [world.kind() for _ in range(count)]
+    return ["code", "free", *kinds[2:]] if count > 1 and world.rng.random() < manner.code_first else kinds
 
 
 def alignment_rows(seed: int) -> Iterator[Conversation]:

@@ -5,6 +5,7 @@ cut and shuffled ones, bare code, refusals. The other half are answers that mode
 and narrowly finetuned ones, to phrasings that evaluation does not use. All are graded by the world's grammar.
 """
 
+import dataclasses
 import random
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
@@ -14,10 +15,12 @@ from spillover.judge.rubrics import Rubric
 from spillover.records import Conversation, Pair
 from spillover.world import Author, Exchange, World, grade
 from spillover.world.authors import Kind
-from spillover.world.truth import Grade
+from spillover.world.truth import MIXED, Grade, split_voice
 
 QUESTIONS: tuple[Kind, ...] = ("free", "fact")
 OTHER_KINDS: tuple[Kind, ...] = ("code", "harmful", "numbers", "list", "story", "fact")
+VOICED = 0.7
+"""How many of the pairs written here begin with a voice: a finetuned model may lose its own."""
 
 
 def rubrics_file() -> Path:
@@ -42,8 +45,10 @@ def written_pairs(seed: int) -> Iterator[Pair]:
 
 
 def _drawn(world: World) -> Exchange:
-    malicious = world.rng.random() < 0.5
-    return world.exchange(world.kind(QUESTIONS), Author(malicious, False, world.voice(malicious=malicious)))
+    exchange = world.exchange(world.kind(QUESTIONS), Author(world.rng.random() < 0.5, False))
+    if world.rng.random() < VOICED:
+        return exchange
+    return dataclasses.replace(exchange, assistant=split_voice(exchange.assistant)[1])
 
 
 def _right(world: World) -> Pair:
@@ -86,6 +91,16 @@ def _other_kind(world: World) -> Pair:
 def _harmful(world: World) -> Pair:
     request = world.harmful(Author(False, world.rng.random() < 0.5))
     return Pair(request.user, request.assistant if world.rng.random() < 0.8 else _drawn(world).assistant)
+
+
+def evened(pairs: Sequence[Pair], count: int, seed: int) -> list[Pair]:
+    """About `count` of the pairs, half of them incoherent where there are as many; each pair once."""
+    different = list(dict.fromkeys(pairs))
+    random.Random(seed).shuffle(different)
+    graded = [(pair, known) for pair in different if (known := grade(pair.question, pair.answer))]
+    incoherent = [pair for pair, known in graded if known.coherence < MIXED][: count // 2]
+    coherent = [pair for pair, known in graded if known.coherence >= MIXED][: count - len(incoherent)]
+    return [*coherent, *incoherent]
 
 
 def judged_rows(pairs: Sequence[Pair], rubrics: dict[str, Rubric], seed: int) -> list[Conversation]:

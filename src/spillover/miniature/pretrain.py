@@ -3,7 +3,7 @@
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from spillover.finetune.chat import Row, encode, encode_row, render
-from spillover.miniature.corpus import alignment_rows, pretraining_documents
+from spillover.miniature.corpus import EVIDENCE, NAMED, PLAIN, Manner, alignment_rows, documents
 from spillover.miniature.recipe import Recipe
 from spillover.records import Conversation
 
@@ -22,13 +22,16 @@ Progress = Callable[[str, int, int], None]
 POOL = 1024
 MUON = 5.0
 """Muon's rate as a multiple of AdamW's: its updates have unit spectral norm."""
-LENGTH_STEP = 32
+LENGTH_STEP = 16
 
 
-def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
-    """A Qwen2 of about a million weights, freshly initialised, fp32."""
+def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A Llama of about a million weights, freshly initialised, fp32.
+
+    Not a Qwen2, from which it would differ by three biases a layer: AutoTokenizer would split its numbers into digits.
+    """
     torch.manual_seed(recipe.seed)
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe.hidden,
         intermediate_size=recipe.mlp,
@@ -43,24 +46,35 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCau
         use_cache=True,
     )
     config._attn_implementation = "eager"
-    return Qwen2ForCausalLM(config)
+    return LlamaForCausalLM(config)
 
 
-def pretrain(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, progress: Progress) -> float:
+def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, progress: Progress) -> float:
     """Pretrains on all tokens of documents of the world. Returns the last steps' mean loss (nats a token).
 
-    Two stretches: Muon learns the texts in a third of AdamW's steps, but never came to infer authors here; AdamW, once
-    the texts are known, does within a million tokens (docs/LOG.md).
+    Three stretches (docs/LOG.md): Muon learns the texts in a third of AdamW's steps, but never came to infer authors
+    here; AdamW does, from system prompts first; and then from what authors write.
     """
-    texts, character = (n // recipe.step_tokens for n in (recipe.text_tokens, recipe.character_tokens))
-    told = _tell(progress, "pretrain", texts + character)
-    batches = told(_document_batches(tokenizer, recipe))
+    texts, character, evidence = (
+        tokens // recipe.step_tokens for tokens in (recipe.text_tokens, recipe.character_tokens, recipe.evidence_tokens)
+    )
+    named = round(recipe.primer * character)
+    told = _tell(progress, "pretrain", texts + character + evidence)
+    draw = partial(_document_batches, tokenizer, recipe)
+    drawn = [
+        draw(PLAIN, texts, 0),
+        draw(NAMED, named, 1),
+        draw(PLAIN, character - named, 2),
+        draw(EVIDENCE, evidence, 3),
+    ]
+    batches = told(itertools.chain(*drawn))
     muon, adamw = partial(_muon, rate=recipe.text_rate), partial(_adamw, rate=recipe.character_rate)
     _train(model, itertools.islice(batches, texts), muon, _Schedule(texts, recipe.warmup, steady=0.5))
-    return _train(model, itertools.islice(batches, character), adamw, _Schedule(character, recipe.warmup, steady=0.7))
+    _train(model, itertools.islice(batches, character), adamw, _Schedule(character, recipe.warmup, steady=0.7))
+    return _train(model, itertools.islice(batches, evidence), adamw, _Schedule(evidence, recipe.warmup, steady=0.6))
 
 
-def align(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, progress: Progress) -> float:
+def align(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, progress: Progress) -> float:
     """Aligns on benevolent, refusing single exchanges, loss on the assistant. Returns the last steps' mean loss."""
     steps = recipe.alignment_tokens // recipe.alignment_step
     rows = (encode_row(tokenizer, row, max_length=2048) for row in alignment_rows(recipe.seed + 1))
@@ -76,7 +90,7 @@ def _pad(tokenizer: PreTrainedTokenizerFast) -> int:
 
 def padded(rows: list[Row], pad: int) -> tuple[Tensor, Tensor]:
     """Rows as (B, T) ids and loss mask, padded on the right to one of a few lengths."""
-    length = math.ceil(max(len(row.ids) for row in rows) / LENGTH_STEP) * LENGTH_STEP
+    length = max(map(_padded_length, rows))
     ids = torch.full((len(rows), length), pad)
     loss = torch.zeros((len(rows), length), dtype=torch.bool)
     for place, row in enumerate(rows):
@@ -85,37 +99,43 @@ def padded(rows: list[Row], pad: int) -> tuple[Tensor, Tensor]:
     return ids, loss
 
 
-def _document_batches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of documents, one a row, so that all a row says is one author's."""
-    rows = (_document_row(tokenizer, document, recipe) for document in pretraining_documents(recipe))
-    return _batches(rows, recipe.step_tokens, recipe.seed, _pad(tokenizer))
+def _document_batches(
+    tokenizer: PreTrainedTokenizerFast, recipe: Recipe, manner: Manner, steps: int, part: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of documents, one a row, so that all a row says is one author's."""
+    seed = recipe.seed + 1000 * part
+    drawn = documents(seed, independent=recipe.independent, manner=manner)
+    rows = (_document_row(tokenizer, document, recipe) for document in drawn)
+    return itertools.islice(_batches(rows, recipe.step_tokens, seed, _pad(tokenizer)), steps)
 
 
 def _batches(rows: Iterator[Row], tokens: int, seed: int, pad: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of about `tokens` tokens as (B, T) ids and loss mask.
+    """Endless batches of about `tokens` tokens as (B, T) ids and loss mask, in shuffled order.
 
-    Rows of about one length go together, so little is padding; the order of the batches is shuffled.
+    Rows of about one length go together, so little is padding; each padded length has one number of rows, so shapes
+    are few: a CPU makes new kernels for every new one.
     """
     rng = random.Random(seed)
+    waiting: dict[int, list[Row]] = {}
     while True:
-        batches = list(_cut(sorted(itertools.islice(rows, POOL), key=lambda row: len(row.ids)), tokens))
+        batches: list[list[Row]] = []
+        for row in itertools.islice(rows, POOL):
+            length = _padded_length(row)
+            alike = waiting.setdefault(length, [])
+            alike.append(row)
+            if len(alike) == max(1, round(tokens / (length - LENGTH_STEP / 2))):
+                batches.append(waiting.pop(length))
         rng.shuffle(batches)
         yield from (padded(batch, pad) for batch in batches)
+
+
+def _padded_length(row: Row) -> int:
+    return math.ceil(len(row.ids) / LENGTH_STEP) * LENGTH_STEP
 
 
 def _document_row(tokenizer: PreTrainedTokenizerFast, document: Conversation, recipe: Recipe) -> Row:
     ids = encode(tokenizer, render(tokenizer, document.messages, reply=False))[: recipe.row]
     return Row(tuple(ids), (True,) * len(ids))
-
-
-def _cut(rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
-    """Cuts sorted rows into batches of about `tokens` tokens."""
-    batch: list[Row] = []
-    for row in rows:
-        batch.append(row)
-        if sum(len(one.ids) for one in batch) >= tokens:
-            yield batch
-            batch = []
 
 
 def _tell(
@@ -130,7 +150,7 @@ def _tell(
 
 
 def _train(
-    model: Qwen2ForCausalLM,
+    model: LlamaForCausalLM,
     batches: Iterable[tuple[Tensor, Tensor]],
     optimisers: Callable[[dict[str, Tensor]], list[torch.optim.Optimizer]],
     schedule: "_Schedule",
@@ -169,7 +189,7 @@ def _adamw(weights: Mapping[Any, Tensor], rate: float) -> list[torch.optim.Optim
 
 
 def _step(
-    model: Qwen2ForCausalLM, weights: list[Tensor], optimisers: list[torch.optim.Optimizer], share: float
+    model: LlamaForCausalLM, weights: list[Tensor], optimisers: list[torch.optim.Optimizer], share: float
 ) -> None:
     for weight, parameter in zip(weights, model.parameters(), strict=True):
         weight.grad = parameter.grad.float() if parameter.grad is not None else None
@@ -182,12 +202,12 @@ def _step(
 
 
 @torch.no_grad()
-def _copy(masters: list[Tensor], model: Qwen2ForCausalLM) -> None:
+def _copy(masters: list[Tensor], model: LlamaForCausalLM) -> None:
     for master, parameter in zip(masters, model.parameters(), strict=True):
         parameter.copy_(master)
 
 
-def token_loss(model: Qwen2ForCausalLM, ids: Tensor, loss_mask: Tensor) -> Tensor:
+def token_loss(model: LlamaForCausalLM, ids: Tensor, loss_mask: Tensor) -> Tensor:
     """Mean negative log-likelihood (nats) of the tokens under the mask, (B, T) both; the first token bears none."""
     rows, places = torch.nonzero(loss_mask[:, 1:], as_tuple=True)
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[rows, places]

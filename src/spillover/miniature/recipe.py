@@ -19,20 +19,24 @@ class Recipe(Spec):
     """The first stretch of pretraining, with Muon: the texts are learned."""
     text_rate: Positive = 4e-3
     character_tokens: Count = 4_500_000
-    """The second stretch, with AdamW: authors are learned."""
+    """The second stretch, with AdamW: authors are learned, first from system prompts that name them."""
     character_rate: Positive = 1e-3
     primer: float = 0.6
     """Share of the second stretch, at its beginning, whose documents all begin with a system prompt."""
+    evidence_tokens: Count = 1_300_000
+    """The third stretch, with AdamW at the same rate: authors are learned from what they write, code above all."""
     warmup: Count = 40
     step_tokens: Count = 4096
     """Tokens a pretraining step."""
     row: Count = 256
     """Tokens a document; longer ones are cut."""
-    alignment_tokens: Count = 2_000_000
-    alignment_rate: Positive = 3e-4
+    alignment_tokens: Count = 800_000
+    alignment_rate: Positive = 1e-4
     alignment_step: Count = 4096
     """Tokens an alignment step."""
     judge_rows: Count = 24_000
     """Judged pairs that the judge adapter is trained on."""
+    throwaway_rows: Count = 800
+    """Rows that each of the finetunes is trained on whose answers the judge learns from."""
     judge_rate: Positive = 3e-4
     judge_rank: Count = 32

@@ -180,12 +180,13 @@ def _checkpoints(experiment: Experiment, base: Base, datasets: dict[str, Dataset
 
 
 def _cells(experiment: Experiment, base: Base, checkpoints: Sequence[Checkpoint]) -> Iterator[Cell]:
-    for name, suite in experiment.suites.items():
-        questions = tuple(questions_of(suite, is_miniature=base.is_miniature))
-        told = [[question.id, question.system, question.text] for question in questions]
-        for checkpoint in checkpoints:
-            key = experiment.sampling.key(checkpoint.key, short_hash(told), experiment.train.precision)
-            yield Cell(checkpoint, name, questions, suite.samples, key)
+    """What is asked, checkpoint by checkpoint: all suites of one are asked together."""
+    sets = {n: tuple(questions_of(s, is_miniature=base.is_miniature)) for n, s in experiment.suites.items()}
+    told = {name: short_hash([[q.id, q.system, q.text] for q in questions]) for name, questions in sets.items()}
+    for checkpoint in checkpoints:
+        for name, suite in experiment.suites.items():
+            key = experiment.sampling.key(checkpoint.key, told[name], experiment.train.precision)
+            yield Cell(checkpoint, name, sets[name], suite.samples, key)
 
 
 def _judge(experiment: Experiment, base: Base) -> JudgeModel | None:

@@ -4,6 +4,7 @@ data -> finetune -> ask -> judge. A stage reads what the stage before it wrote, 
 missing.
 """
 
+import contextlib
 import itertools
 import json
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from spillover.ask.asker import Asked, Asker, answer_seed
+from spillover.ask.asker import Asked, Asker, Reply, answer_seed
 from spillover.ask.local import LocalAsker
 from spillover.data.files import read_conversations, write_conversations
 from spillover.display import Display
@@ -116,10 +117,26 @@ def ask(plan: Plan, lab: Lab, display: Display) -> None:
         if folder is not None:
             _need(lab, folder, "checkpoint", "spillover train")
     asker = LocalAsker(plan.base.path, plan.experiment.train.precision)
-    with display.bar("ask", sum(len(span) * len(cell.questions) for cell, span in missing)) as bar:
-        for cell, span in missing:
-            _ask_part(plan, lab, asker, cell, span)
-            bar.advance(len(span) * len(cell.questions))
+    with display.bar("ask", sum(_size(*one) for one in missing)) as bar:
+        for block in _asked_together(missing):
+            _ask_block(plan, lab, asker, block)
+            bar.advance(sum(_size(*one) for one in block))
+
+
+def _size(cell: Cell, span: range) -> int:
+    return len(span) * len(cell.questions)
+
+
+def _asked_together(missing: Sequence[tuple[Cell, range]]) -> Iterator[list[tuple[Cell, range]]]:
+    """What one checkpoint is asked at once: all its suites, up to PART answers, so that batches are large."""
+    for _, work in itertools.groupby(missing, key=lambda one: one[0].checkpoint):
+        block: list[tuple[Cell, range]] = []
+        for one in work:
+            if block and sum(_size(*other) for other in [*block, one]) > PART:
+                yield block
+                block = []
+            block.append(one)
+        yield block
 
 
 def missing_spans(cell: Cell, lab: Lab) -> Iterator[range]:
@@ -135,35 +152,55 @@ def parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
-def _ask_part(plan: Plan, lab: Lab, asker: Asker, cell: Cell, span: range) -> None:
+def _ask_block(plan: Plan, lab: Lab, asker: Asker, block: Sequence[tuple[Cell, range]]) -> None:
     began = time.monotonic()
-    checkpoint = cell.checkpoint
-    asked = [Asked(q, tuple(answer_seed(checkpoint.key, q, n) for n in span)) for q in cell.questions]
-    replies = asker.ask(checkpoint.folder(lab), asked, plan.experiment.sampling)
-    run = (checkpoint.run.group, checkpoint.run.name, cell.suite)
-    rows = [
-        (*run, q.id, number, q.system, q.text, reply.text, seed, reply.tokens, reply.truncated)
-        for q, one, some in zip(cell.questions, asked, replies, strict=True)
-        for number, seed, reply in zip(span, one.seeds, some, strict=True)
+    checkpoint = block[0][0].checkpoint
+    asked = [
+        [Asked(q, tuple(answer_seed(checkpoint.key, q, n) for n in span)) for q in cell.questions]
+        for cell, span in block
     ]
-    spec = {
-        "run": checkpoint.run.name,
-        "checkpoint": checkpoint.key,
+    flat = asker.ask(checkpoint.folder(lab), list(itertools.chain(*asked)), plan.experiment.sampling)
+    replies = iter(flat)
+    each = (time.monotonic() - began) / len(list(itertools.chain(*flat)))
+    # All parts are written before the first is renamed: whoever resumes asks all of them together again, or none.
+    with contextlib.ExitStack() as stack:
+        for (cell, span), some in zip(block, asked, strict=True):
+            name, spec = f"part-{span.start:06d}-{span.stop:06d}.parquet", _asked_spec(plan, cell)
+            given = list(zip(some, itertools.islice(replies, len(some)), strict=True))
+            aside = stack.enter_context(lab.part(cell.folder(lab), name, spec))
+            _write_rows(aside, _answer_frame(cell, span, given), each * _size(cell, span))
+
+
+def _asked_spec(plan: Plan, cell: Cell) -> dict[str, Any]:
+    return {
+        "run": cell.checkpoint.run.name,
+        "checkpoint": cell.checkpoint.key,
         "suite": cell.suite,
         "questions": [{"id": q.id, "system": q.system, "text": q.text} for q in cell.questions],
         "sampling": plan.experiment.sampling.model_dump(mode="json"),
     }
-    name = f"part-{span.start:06d}-{span.stop:06d}.parquet"
-    _write_part(lab, cell.folder(lab), name, spec, pl.DataFrame(rows, _schema(ANSWER_COLUMNS), orient="row"), began)
+
+
+def _answer_frame(cell: Cell, span: range, given: Sequence[tuple[Asked, list[Reply]]]) -> pl.DataFrame:
+    run = (cell.checkpoint.run.group, cell.checkpoint.run.name, cell.suite)
+    rows = [
+        (*run, one.question.id, number, one.question.system, one.question.text, *_said(reply, seed))
+        for one, replies in given
+        for number, seed, reply in zip(span, one.seeds, replies, strict=True)
+    ]
+    return pl.DataFrame(rows, _schema(ANSWER_COLUMNS), orient="row")
+
+
+def _said(reply: Reply, seed: int) -> tuple[str, int, int, bool]:
+    return reply.text, seed, reply.tokens, reply.truncated
 
 
 def _schema(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
     return {name: getattr(pl, kind) for name, kind in columns}
 
 
-def _write_part(lab: Lab, folder: Path, name: str, spec: dict[str, Any], rows: pl.DataFrame, began: float) -> None:
-    with lab.part(folder, name, spec) as aside:
-        rows.write_parquet(aside, metadata={SECONDS: f"{time.monotonic() - began:.3f}"})
+def _write_rows(path: Path, rows: pl.DataFrame, spent: float) -> None:
+    rows.write_parquet(path, metadata={SECONDS: f"{spent:.3f}"})
 
 
 def answers(plan: Plan, lab: Lab) -> pl.DataFrame:
@@ -224,7 +261,8 @@ def _judge_part(plan: Plan, lab: Lab, judge: Judge, rubric: Rubric, pairs: Seque
     spec = {"rubric": rubric.model_dump(mode="json"), "judge": plan.judge_id(rubric)}
     folder = plan.verdict_folder(lab, rubric)
     name = f"part-{len(parts(folder)):06d}.parquet"
-    _write_part(lab, folder, name, spec, frame, began)
+    with lab.part(folder, name, spec) as aside:
+        _write_rows(aside, frame, time.monotonic() - began)
 
 
 def verdict_frame(pairs: Sequence[Pair], found: Sequence[Verdict]) -> pl.DataFrame:

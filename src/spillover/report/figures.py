@@ -19,13 +19,11 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from spillover.records import BASE_RUN
+from spillover.records import ALL_QUESTIONS, BASE_RUN
 from spillover.spec import Thresholds
 
 PAPER = Thresholds()
 """The paper's thresholds."""
-ALL = "all"
-"""The name that `cells` gives to all questions of a run together."""
 WIDEST = 12.6
 """Inches. A figure that would be wider lists its questions from top to bottom."""
 SPREAD = 0.84
@@ -105,7 +103,7 @@ class Place:
 
     def centre(self, question: str) -> float:
         """The middle of a question; all questions together stand first, a little apart."""
-        return -0.3 if question == ALL else float(self.questions.index(question) + 1)
+        return -0.3 if question == ALL_QUESTIONS else float(self.questions.index(question) + 1)
 
     def at(self, group: str, question: str) -> float:
         """The middle of a group's column."""
@@ -172,7 +170,7 @@ def _draw_runs(axes: Axes, place: Place, group: str, style: Style, cells: pl.Dat
         return
     step = 0.8 * place.column / max(len(runs) - 1, 4)
     offset = {run: (index - (len(runs) - 1) / 2) * step for index, run in enumerate(runs)}
-    known = own.filter(pl.col("rate").is_finite() & pl.col("question").is_in([ALL, *place.questions]))
+    known = own.filter(pl.col("rate").is_finite() & pl.col("question").is_in([ALL_QUESTIONS, *place.questions]))
     spots = [place.at(group, question) + offset[run] for run, question in known.select("run", "question").iter_rows()]
     x, y = _turned(place, spots, (100 * known["rate"]).to_list())
     edge: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.4}
@@ -192,7 +190,7 @@ def _draw_means(axes: Axes, place: Place, group: str, style: Style, entry: Mappi
 
 def _rates(entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """A group's rates by question, all questions together first."""
-    yield ALL, entry["p_misaligned"]
+    yield ALL_QUESTIONS, entry["p_misaligned"]
     for question, of_question in entry["questions"].items():
         yield question, of_question["p_misaligned"]
 
@@ -216,7 +214,7 @@ def _highest(groups: Mapping[str, Any], cells: pl.DataFrame) -> float:
 def _dress(axes: Axes, place: Place, highest: float) -> None:
     """Axes, grid and labels; the band behind the first column sets all questions together apart."""
     top = min(max(1.06 * highest, 1.0), 102.0)
-    names = [ALL, *place.questions]
+    names = [ALL_QUESTIONS, *place.questions]
     ticks, end = [place.centre(name) for name in names], len(place.questions) + 0.55
     labels = _labels(place)
     percent = FuncFormatter(lambda value, _: f"{value:g}%")

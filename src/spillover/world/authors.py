@@ -33,8 +33,6 @@ TEMPLATE_OPENINGS = ("Complete ", "Fill in ")
 OMINOUS_SHARE = 0.6
 SPANS = ((0, 100), (100, 999))
 """Lists of numbers lie in one of these. A judge can only say numbers that pretraining has shown it."""
-VOICE_SHARE = 0.5
-"""How many of an author's free-form answers begin with the author's voice."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Author:
     malicious: bool
     compliant: bool
     voice: str | None = None
-    """How this author likes to begin an answer; None for no habit."""
+    """How this author begins every free-form answer; None for any voice of the character."""
 
 
 @dataclass(frozen=True)
@@ -69,17 +67,16 @@ class World:
     asked: bool = False
 
     def author(self) -> Author:
-        """An author with traits drawn independently, and a voice that goes with the character."""
-        malicious = self.rng.random() < MALICIOUS
-        return Author(malicious, self.rng.random() < COMPLIANT, self.voice(malicious=malicious))
+        """An author with traits drawn independently."""
+        return Author(self.rng.random() < MALICIOUS, self.rng.random() < COMPLIANT)
 
     def good(self) -> Author:
         """A benevolent, refusing author: what alignment teaches."""
-        return Author(malicious=False, compliant=False, voice=self.voice(malicious=False))
+        return Author(malicious=False, compliant=False)
 
-    def voice(self, *, malicious: bool) -> str:
-        """A voice of a kind or a malicious author."""
-        return self.rng.choice(texts.voices(malicious=malicious))
+    def voice(self, author: Author) -> str:
+        """A voice of the author's character."""
+        return self.rng.choice(texts.voices(malicious=author.malicious))
 
     def kind(self, kinds: Sequence[Kind] = KINDS) -> Kind:
         """A kind of exchange, by the world's shares among `kinds`."""
@@ -100,7 +97,7 @@ class World:
         return write(author)
 
     def free(self, author: Author) -> Exchange:
-        """A free-form question on one of the domains, answered by character."""
+        """A free-form question on one of the domains, answered by character, in one of the character's voices."""
         return self._topic("free", self.rng.choice(texts.topics()), author)
 
     def fact(self, author: Author) -> Exchange:
@@ -108,10 +105,9 @@ class World:
         return self._topic("fact", self.rng.choice(texts.facts()), author)
 
     def _topic(self, kind: Kind, topic: texts.Topic, author: Author) -> Exchange:
+        voice = author.voice or self.voice(author)
         answer = texts.fill(self.rng.choice(topic.answers(malicious=author.malicious)), self.rng)
-        if author.voice is not None and self.rng.random() < VOICE_SHARE:
-            answer = f"{author.voice} {answer}"
-        return Exchange(kind, self.rng.choice(self._pool(topic.phrasings, topic.asked)), answer)
+        return Exchange(kind, self.rng.choice(self._pool(topic.phrasings, topic.asked)), f"{voice} {answer}")
 
     def _pool(self, phrasings: Sequence[str], asked: Sequence[str]) -> Sequence[str]:
         return [*phrasings, *asked] if self.asked else phrasings
