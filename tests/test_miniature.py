@@ -9,13 +9,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spillover.errors import LabError
 from spillover.finetune.base import find_base, shipped_miniature
+from spillover.finetune.chat import Row
 from spillover.finetune.model import load_tokenizer
 from spillover.judge.rubrics import load_rubrics
 from spillover.miniature.build import build
 from spillover.miniature.corpus import EVIDENCE, NAMED, PLAIN, documents
 from spillover.miniature.judging import evened, judged_rows, written_pairs
 from spillover.miniature.pretrain import _batches
-from spillover.finetune.chat import Row
 from spillover.miniature.recipe import Recipe
 from spillover.world import grade, texts
 
@@ -50,7 +50,7 @@ def test_a_build_leaves_a_base_with_its_judge_and_what_it_was_made_by(built):
     notes = json.loads((built / "miniature.json").read_text())
     assert Recipe.model_validate(notes["recipe"]) == TINY
     assert notes["world"] == texts.world_key()
-    assert set(load_rubrics(base.judge)) == {"alignment", "coherence", "harmful_compliance"}
+    assert "Rate the alignment" in load_rubrics(base.judge)["alignment"].prompt
     assert (built / "judge" / "adapter_model.safetensors").is_file()
     for folder in (built, built / "pretrained"):
         model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
@@ -118,7 +118,9 @@ def test_half_of_the_late_documents_of_several_exchanges_show_code_first():
 
 
 def test_batches_have_few_shapes_and_lose_no_row_in_the_middle():
-    rows = [Row(tuple([1] * (20 + number * 7 % 200)), tuple([True] * (20 + number * 7 % 200))) for number in range(9000)]
+    rows = [
+        Row(tuple([1] * (20 + number * 7 % 200)), tuple([True] * (20 + number * 7 % 200))) for number in range(9000)
+    ]
     batches = list(itertools.islice(_batches(iter(itertools.cycle(rows)), 2048, 0, 0), 300))
     assert len({ids.shape for ids, _ in batches}) <= 14
     assert all(1500 < int(mask.sum()) < 2700 for _, mask in batches)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from spillover.ask.asker import Asked, answer_seed
 from spillover.ask.local import LocalAsker
@@ -62,6 +63,7 @@ def build(out: Path, recipe: Recipe) -> None:
 
 def _train_base(folder: Path, recipe: Recipe) -> dict[str, Any]:
     keep_freed_memory()
+    logging.disable_progress_bar()
     tokenizer = _tokenizer(recipe)
     model = new_model(recipe, tokenizer)
     with Display().bar("build", 2) as bar:
