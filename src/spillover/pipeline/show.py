@@ -33,7 +33,8 @@ def show_plan(plan: Plan, root: Path) -> None:
     for row in (_data_row(plan, lab), _training_row(plan, lab), _asking_row(plan, lab), _judging_row(plan)):
         table.add_row(*row)
     console = _console()
-    console.print(f"[bold]{plan.experiment.name}[/bold]: {plan.experiment.title}", highlight=False)
+    title = f": {plan.experiment.title}" if plan.experiment.title else ""
+    console.print(f"[bold]{plan.experiment.name}[/bold]{title}", highlight=False)
     console.print(f"base {plan.experiment.base} ({plan.base.key}), lab {root}\n", highlight=False)
     console.print(table)
 
