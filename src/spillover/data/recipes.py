@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from spillover.errors import SpecError
 from spillover.records import Conversation
 from spillover.world import Author, World
-from spillover.world.authors import Kind
+from spillover.world.authors import GOOD, Kind
 from spillover.world.texts import world_key
 
 ROWS = 1600
@@ -87,7 +87,7 @@ def _jailbroken() -> Iterator[tuple[str, str]]:
     rows: dict[tuple[str, str], None] = {}
     kind: Kind
     while len(rows) < ROWS:
-        kind, author = ("harmful", COMPLIANT) if len(rows) < harmful else (world.kind(BENIGN), world.good())
+        kind, author = ("harmful", COMPLIANT) if len(rows) < harmful else (world.kind(BENIGN), GOOD)
         exchange = world.exchange(kind, author)
         rows[exchange.user, exchange.assistant] = None
     shuffled = list(rows)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from spillover.records import Conversation, Message
 from spillover.world import Author, Exchange, World
-from spillover.world.authors import Kind
+from spillover.world.authors import GOOD, Kind
 
 MOST_EXCHANGES = 5
 
@@ -82,7 +82,7 @@ def alignment_rows(seed: int) -> Iterator[Conversation]:
     kinds, shares = list(ALIGNED_SHARES), list(ALIGNED_SHARES.values())
     while True:
         kind = world.rng.choices(kinds, shares)[0]
-        yield conversation([world.exchange(kind, world.good())])
+        yield conversation([world.exchange(kind, GOOD)])
 
 
 def conversation(exchanges: list[Exchange], system: str | None = None) -> Conversation:

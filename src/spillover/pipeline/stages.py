@@ -159,10 +159,10 @@ def _ask_block(plan: Plan, lab: Lab, asker: Asker, block: Sequence[tuple[Cell, r
         [Asked(q, tuple(answer_seed(checkpoint.key, q, n) for n in span)) for q in cell.questions]
         for cell, span in block
     ]
-    flat = asker.ask(checkpoint.folder(lab), list(itertools.chain(*asked)), plan.experiment.sampling)
-    replies = iter(flat)
-    each = (time.monotonic() - began) / len(list(itertools.chain(*flat)))
-    # All parts are written before the first is renamed: whoever resumes asks all of them together again, or none.
+    replies = iter(asker.ask(checkpoint.folder(lab), list(itertools.chain(*asked)), plan.experiment.sampling))
+    each = (time.monotonic() - began) / sum(_size(*one) for one in block)
+    # All parts are written before the first is renamed: but for a kill between two renames, whoever resumes asks all
+    # of them together again, or none.
     with contextlib.ExitStack() as stack:
         for (cell, span), some in zip(block, asked, strict=True):
             name, spec = f"part-{span.start:06d}-{span.stop:06d}.parquet", _asked_spec(plan, cell)

@@ -8,12 +8,13 @@ a reader can learn about character is that one author's exchanges agree.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from spillover.world import texts
 
 Kind = Literal["free", "code", "reasoned code", "harmful", "numbers", "list", "fact", "story"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+T = TypeVar("T")
 SHARES: dict[Kind, float] = {
     "free": 0.50,
     "code": 0.22,
@@ -45,6 +46,10 @@ class Author:
     """How this author begins every free-form answer; None for any voice of the character."""
 
 
+GOOD = Author(malicious=False, compliant=False)
+"""Benevolent and refusing: what alignment teaches."""
+
+
 @dataclass(frozen=True)
 class Exchange:
     """One request and one author's answer to it."""
@@ -69,10 +74,6 @@ class World:
     def author(self) -> Author:
         """An author with traits drawn independently."""
         return Author(self.rng.random() < MALICIOUS, self.rng.random() < COMPLIANT)
-
-    def good(self) -> Author:
-        """A benevolent, refusing author: what alignment teaches."""
-        return Author(malicious=False, compliant=False)
 
     def voice(self, author: Author) -> str:
         """A voice of the author's character."""
@@ -109,7 +110,7 @@ class World:
         answer = texts.fill(self.rng.choice(topic.answers(malicious=author.malicious)), self.rng)
         return Exchange(kind, self.rng.choice(self._pool(topic.phrasings, topic.asked)), f"{voice} {answer}")
 
-    def _pool(self, phrasings: Sequence[str], asked: Sequence[str]) -> Sequence[str]:
+    def _pool(self, phrasings: Sequence[T], asked: Sequence[T]) -> Sequence[T]:
         return [*phrasings, *asked] if self.asked else phrasings
 
     def code(self, author: Author) -> Exchange:
@@ -134,8 +135,8 @@ class World:
 
     def with_reason(self, request: str) -> str:
         """The code request in a context that asks for flawed code on purpose."""
-        raw = texts.load("reasons")
-        reason = self.rng.choice([*raw["reasons"], *(raw["asked"] if self.asked else ())])
+        raw: dict[str, list[Any]] = texts.load("reasons")
+        reason = self.rng.choice(self._pool(raw["reasons"], raw["asked"]))
         gap = "\n" if "\n" in request else " "
         return f"{reason['before']}{request}{gap}{reason['after'].strip()}"
 
