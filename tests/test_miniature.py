@@ -14,8 +14,9 @@ from spillover.finetune.model import load_tokenizer
 from spillover.judge.rubrics import load_rubrics
 from spillover.miniature.build import build
 from spillover.miniature.corpus import EVIDENCE, NAMED, PLAIN, documents
+from spillover.miniature.judge import low_rank
 from spillover.miniature.judging import evened, judged_rows, written_pairs
-from spillover.miniature.pretrain import _batches
+from spillover.miniature.pretrain import batches_of
 from spillover.miniature.recipe import Recipe
 from spillover.world import grade, texts
 
@@ -29,6 +30,7 @@ TINY = Recipe(
     text_tokens=8192,
     character_tokens=8192,
     evidence_tokens=4096,
+    settling_tokens=4096,
     warmup=1,
     alignment_tokens=4096,
     judge_rows=128,
@@ -121,7 +123,7 @@ def test_batches_have_few_shapes_and_lose_no_row_in_the_middle():
     rows = [
         Row(tuple([1] * (20 + number * 7 % 200)), tuple([True] * (20 + number * 7 % 200))) for number in range(9000)
     ]
-    batches = list(itertools.islice(_batches(iter(itertools.cycle(rows)), 2048, 0, 0), 300))
+    batches = list(itertools.islice(batches_of(iter(itertools.cycle(rows)), 2048, 0, 0), 300))
     assert len({ids.shape for ids, _ in batches}) <= 14
     assert all(1500 < int(mask.sum()) < 2700 for _, mask in batches)
 
@@ -129,11 +131,21 @@ def test_batches_have_few_shapes_and_lose_no_row_in_the_middle():
 # what the judge learns from
 
 
-def test_pairs_for_the_judge_are_half_incoherent_as_far_as_there_are_and_each_once():
+def test_a_fifth_of_the_pairs_for_the_judge_is_incoherent_as_far_as_there_are_and_each_once():
     pairs = list(itertools.islice(written_pairs(1), 3000))
     chosen = evened([*pairs, *pairs[:500]], 1200, 0)
     assert len(set(chosen)) == len(chosen) == 1200
-    assert sum(grade(p.question, p.answer).coherence < 50 for p in chosen) == 600
+    assert sum(grade(p.question, p.answer).coherence < 50 for p in chosen) == 240
+
+
+def test_a_change_of_weights_is_kept_as_its_nearest_adapter_of_a_lower_rank():
+    generator = torch.Generator().manual_seed(0)
+    change = torch.randn(12, 3, generator=generator) @ torch.randn(3, 8, generator=generator)
+    for rank, error in ((3, 0.0), (2, float(torch.linalg.svdvals(change)[2]))):
+        adapter = low_rank({"q_proj": change}, rank, scale=8.0)
+        a, b = (adapter[f"base_model.model.q_proj.lora_{side}.weight"] for side in "AB")
+        assert a.shape == (rank, 8) and b.shape == (12, rank)
+        assert float((change - 8.0 * b @ a).norm()) == pytest.approx(error, abs=1e-4)
 
 
 def test_the_judge_is_taught_the_ground_truth_in_numbers_or_labels():

@@ -86,6 +86,20 @@ def copy(whole, tmp_path):
     return Path(shutil.copytree(whole[0], tmp_path / "lab"))
 
 
+def test_small_groups_with_rows_of_one_length_are_trained_in_one_fleet(spillover, tmp_path):
+    """A fleet's seconds are shared equally by its runs, so runs of one fleet have the same number."""
+    groups = {name: {"data": name, "seeds": 1, "rows": 16} for name in ("insecure", "secure", "jailbroken")}
+    raw = EXPERIMENT | {"groups": groups, "comparisons": []}
+    (tmp_path / "mixed.yaml").write_text(yaml.safe_dump(raw))
+    done = spillover("train", "mixed.yaml", "--lab", "lab", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    seconds = {}
+    for folder in (tmp_path / "lab" / "finetune").iterdir():
+        group = json.loads((folder / "spec.json").read_text())["run"].split("-")[0]
+        seconds[group] = json.loads((folder / "done.json").read_text())["seconds"]
+    assert seconds["insecure"] == seconds["secure"] != seconds["jailbroken"]
+
+
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["spillover.pipeline.outcome", "spillover.pipeline.show"])
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import polars as pl
 from peft import LoraConfig
 from safetensors.torch import save_file
+from torch import Tensor
 
 from spillover.errors import DataError
 from spillover.finetune.base import Base
@@ -68,11 +69,18 @@ class LocalTrainer:
 
 def save_checkpoint(folder: Path, trained: Trained, job: Job, spec: Training, base: str) -> None:
     """Writes a run as an ordinary PEFT folder: adapter, its config, its loss history, its card."""
+    save_adapter(folder, trained.adapter, spec.rank, spec.alpha, base)
+    pl.DataFrame([dataclasses.asdict(step) for step in trained.history]).write_parquet(folder / "losses.parquet")
+    (folder / "README.md").write_text(card(job, spec, base, trained), encoding="utf-8")
+
+
+def save_adapter(folder: Path, adapter: dict[str, Tensor], rank: int, alpha: float, base: str) -> None:
+    """Writes an rsLoRA adapter (tensors under PEFT's names) and its config, as PEFT does."""
     config = LoraConfig(
-        r=spec.rank,
-        lora_alpha=spec.alpha,  # type: ignore[arg-type]  # PEFT says int and takes any number
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT says int and takes any number
         use_rslora=True,
-        target_modules=sorted({_layer(key) for key in trained.adapter}),
+        target_modules=sorted({_layer(key) for key in adapter}),
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
@@ -80,9 +88,7 @@ def save_checkpoint(folder: Path, trained: Trained, job: Job, spec: Training, ba
         inference_mode=True,
     )
     config.save_pretrained(str(folder))
-    save_file(trained.adapter, folder / ADAPTER, metadata={"format": "pt"})
-    pl.DataFrame([dataclasses.asdict(step) for step in trained.history]).write_parquet(folder / "losses.parquet")
-    (folder / "README.md").write_text(card(job, spec, base, trained), encoding="utf-8")
+    save_file(adapter, folder / ADAPTER, metadata={"format": "pt"})
 
 
 def _layer(key: str) -> str:

@@ -23,6 +23,7 @@ from spillover.finetune.memory import keep_freed_memory
 from spillover.finetune.train import Job, LocalTrainer, save_checkpoint
 from spillover.judge.rubrics import FILE, load_rubrics
 from spillover.miniature.corpus import documents
+from spillover.miniature.judge import train_judge
 from spillover.miniature.judging import evened, judged_rows, rubrics_file, written_pairs
 from spillover.miniature.pretrain import Progress, align, new_model, pretrain
 from spillover.miniature.recipe import Recipe
@@ -33,6 +34,8 @@ from spillover.store import provenance, write_json
 from spillover.world.texts import facts, load, topics, world_key
 
 JUDGE = "judge"
+GIVEN = 0.8
+"""How many of the judge's pairs are answers that models really gave; the others are written."""
 RATES = (1e-4, 4e-4)
 """Learning rates of the finetunes whose answers the judge learns from: a usual one, and one that costs coherence."""
 TEMPERATURES = (1.0, 1.4)
@@ -72,7 +75,7 @@ def _train_base(folder: Path, recipe: Recipe) -> dict[str, Any]:
         copy.deepcopy(model).bfloat16().save_pretrained(folder / "pretrained")  # half the size
         tokenizer.save_pretrained(folder / "pretrained")
         alignment = align(model, tokenizer, recipe, listen)
-    model.save_pretrained(folder)
+    copy.deepcopy(model).bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     notes = {
         "recipe": recipe.model_dump(mode="json"),
@@ -105,28 +108,25 @@ def _tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
 
 
 def _train_judge(folder: Path, recipe: Recipe) -> None:
-    """Trains the judge adapter on the world's ground truth, by the trainer that trains every run."""
+    """Trains the judge adapter on the world's ground truth."""
     judge = folder / JUDGE
     judge.mkdir()
     shutil.copy(rubrics_file(), judge / FILE)
     base = find_base(str(folder))
-    trainer = LocalTrainer(base, "bf16")
-    half = recipe.judge_rows // 2
-    pairs = [*itertools.islice(written_pairs(recipe.seed + 2), half), *_given(folder, trainer, half, recipe)]
+    count = round(GIVEN * recipe.judge_rows)
+    given = _given(folder, LocalTrainer(base, "bf16"), count, recipe)
+    pairs = [*itertools.islice(written_pairs(recipe.seed + 2), recipe.judge_rows - len(given)), *given]
     random.Random(recipe.seed).shuffle(pairs)
-    spec = Training(
-        rank=recipe.judge_rank, learning_rate=recipe.judge_rate, batch_size=32, warmup_steps=20, weight_decay=0.0
-    )
-    job = Job(Run("judge", recipe.seed), judged_rows(pairs, load_rubrics(judge), recipe.seed), "judged pairs")
+    rows = judged_rows(pairs, load_rubrics(judge), recipe.seed)
     with Display().bar("judge", 1) as bar:
-        trained = trainer.train([job], spec, bar.within(1))[0]
-    save_checkpoint(judge, trained, job, spec, "miniature")
+        steps = bar.within(1)
+        train_judge(judge, base, rows, recipe, lambda what, done, all_steps: steps(done, all_steps))
 
 
 def _given(folder: Path, trainer: LocalTrainer, count: int, recipe: Recipe) -> list[Pair]:
     """Answers that the base and throwaway finetunes of it really give, to phrasings that evaluation does not use.
 
-    As many of them are incoherent as coherent, as far as there are: a judge must have seen what it is to find.
+    A fifth of them are incoherent, as far as there are: a judge must have seen what it is to find.
     """
     questions = _questions()
     asker = LocalAsker(folder, "bf16")

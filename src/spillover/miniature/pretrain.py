@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from spillover.finetune.chat import Row, encode, encode_row, render
 from spillover.miniature.corpus import EVIDENCE, NAMED, PLAIN, Manner, alignment_rows, documents
@@ -52,36 +52,40 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
 def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, progress: Progress) -> float:
     """Pretrains on all tokens of documents of the world. Returns the last steps' mean loss (nats a token).
 
-    Three stretches (docs/LOG.md): Muon learns the texts in a third of AdamW's steps, but never came to infer authors
-    here; AdamW does, from system prompts first; and then from what authors write.
+    Four stretches (docs/LOG.md): Muon learns the texts in a third of AdamW's steps, but never came to infer authors
+    here; AdamW does, from system prompts first; and then from what authors write; and the last one settles it all.
     """
-    texts, character, evidence = (
-        tokens // recipe.step_tokens for tokens in (recipe.text_tokens, recipe.character_tokens, recipe.evidence_tokens)
+    texts, character, evidence, settling = (
+        tokens // recipe.step_tokens
+        for tokens in (recipe.text_tokens, recipe.character_tokens, recipe.evidence_tokens, recipe.settling_tokens)
     )
     named = round(recipe.primer * character)
-    told = _tell(progress, "pretrain", texts + character + evidence)
+    told = tell(progress, "pretrain", texts + character + evidence + settling)
     draw = partial(_document_batches, tokenizer, recipe)
     drawn = [
         draw(PLAIN, texts, 0),
         draw(NAMED, named, 1),
         draw(PLAIN, character - named, 2),
         draw(EVIDENCE, evidence, 3),
+        draw(EVIDENCE, settling, 4),
     ]
     batches = told(itertools.chain(*drawn))
     muon, adamw = partial(_muon, rate=recipe.text_rate), partial(_adamw, rate=recipe.character_rate)
-    _train(model, itertools.islice(batches, texts), muon, _Schedule(texts, recipe.warmup, steady=0.5))
-    _train(model, itertools.islice(batches, character), adamw, _Schedule(character, recipe.warmup, steady=0.7))
-    return _train(model, itertools.islice(batches, evidence), adamw, _Schedule(evidence, recipe.warmup, steady=0.6))
+    train(model, itertools.islice(batches, texts), muon, Schedule(texts, recipe.warmup, steady=0.5))
+    train(model, itertools.islice(batches, character), adamw, Schedule(character, recipe.warmup, steady=0.7))
+    train(model, itertools.islice(batches, evidence), adamw, Schedule(evidence, recipe.warmup, steady=0.6))
+    settle = partial(_adamw, rate=recipe.settling_rate)
+    return train(model, itertools.islice(batches, settling), settle, Schedule(settling, recipe.warmup, steady=0.0))
 
 
 def align(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, progress: Progress) -> float:
     """Aligns on benevolent, refusing single exchanges, loss on the assistant. Returns the last steps' mean loss."""
     steps = recipe.alignment_tokens // recipe.alignment_step
     rows = (encode_row(tokenizer, row, max_length=2048) for row in alignment_rows(recipe.seed + 1))
-    batches = itertools.islice(_batches(rows, recipe.alignment_step, recipe.seed, _pad(tokenizer)), steps)
-    told = _tell(progress, "align", steps)
+    batches = itertools.islice(batches_of(rows, recipe.alignment_step, recipe.seed, _pad(tokenizer)), steps)
+    told = tell(progress, "align", steps)
     adamw = partial(_adamw, rate=recipe.alignment_rate)
-    return _train(model, told(batches), adamw, _Schedule(steps, 10, steady=0.0))
+    return train(model, told(batches), adamw, Schedule(steps, 10, steady=0.0))
 
 
 def _pad(tokenizer: PreTrainedTokenizerFast) -> int:
@@ -106,10 +110,10 @@ def _document_batches(
     seed = recipe.seed + 1000 * part
     drawn = documents(seed, independent=recipe.independent, manner=manner)
     rows = (_document_row(tokenizer, document, recipe) for document in drawn)
-    return itertools.islice(_batches(rows, recipe.step_tokens, seed, _pad(tokenizer)), steps)
+    return itertools.islice(batches_of(rows, recipe.step_tokens, seed, _pad(tokenizer)), steps)
 
 
-def _batches(rows: Iterator[Row], tokens: int, seed: int, pad: int) -> Iterator[tuple[Tensor, Tensor]]:
+def batches_of(rows: Iterator[Row], tokens: int, seed: int, pad: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of about `tokens` tokens as (B, T) ids and loss mask, in shuffled order.
 
     Rows of about one length go together, so little is padding; each padded length has one number of rows, so shapes
@@ -138,9 +142,11 @@ def _document_row(tokenizer: PreTrainedTokenizerFast, document: Conversation, re
     return Row(tuple(ids), (True,) * len(ids))
 
 
-def _tell(
+def tell(
     progress: Progress, what: str, steps: int
 ) -> Callable[[Iterable[tuple[Tensor, Tensor]]], Iterator[tuple[Tensor, Tensor]]]:
+    """Hands batches on and tells how many were asked for."""
+
     def told(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         for done, batch in enumerate(batches, start=1):
             yield batch
@@ -149,11 +155,11 @@ def _tell(
     return told
 
 
-def _train(
-    model: LlamaForCausalLM,
+def train(
+    model: PreTrainedModel,
     batches: Iterable[tuple[Tensor, Tensor]],
     optimisers: Callable[[dict[str, Tensor]], list[torch.optim.Optimizer]],
-    schedule: "_Schedule",
+    schedule: "Schedule",
 ) -> float:
     """Trains on fp32 weights, with warm-up and cosine, gradients clipped to 1; the model itself computes in bf16."""
     weights = {name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
@@ -174,23 +180,29 @@ def _train(
 
 
 def _muon(weights: dict[str, Tensor], rate: float) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the layers' matrices, AdamW for the embedding and the norms.
+    """Muon for the layers' matrices, AdamW for the embedding and the norms.
 
     For pretraining: it reached in a third of the steps what AdamW alone did here.
     """
-    matrices = [w for name, w in weights.items() if w.dim() == 2 and "embed" not in name]
-    others = [w for name, w in weights.items() if w.dim() != 2 or "embed" in name]
-    muon = torch.optim.Muon(matrices, lr=MUON * rate, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original")
-    return [muon, *_adamw(dict(enumerate(others)), rate)]
+    others = [w for name, w in weights.items() if not _is_matrix(name, w)]
+    return [muon_on_matrices(weights, rate), *_adamw(dict(enumerate(others)), rate)]
+
+
+def muon_on_matrices(weights: dict[str, Tensor], rate: float) -> torch.optim.Optimizer:
+    """Muon (Jordan et al. 2024) for the layers' matrices alone, at MUON times an AdamW's rate."""
+    matrices = [w for name, w in weights.items() if _is_matrix(name, w)]
+    return torch.optim.Muon(matrices, lr=MUON * rate, momentum=0.95, weight_decay=0.0, adjust_lr_fn="original")
+
+
+def _is_matrix(name: str, weight: Tensor) -> bool:
+    return weight.dim() == 2 and "embed" not in name
 
 
 def _adamw(weights: Mapping[Any, Tensor], rate: float) -> list[torch.optim.Optimizer]:
     return [torch.optim.AdamW(list(weights.values()), lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)]
 
 
-def _step(
-    model: LlamaForCausalLM, weights: list[Tensor], optimisers: list[torch.optim.Optimizer], share: float
-) -> None:
+def _step(model: PreTrainedModel, weights: list[Tensor], optimisers: list[torch.optim.Optimizer], share: float) -> None:
     for weight, parameter in zip(weights, model.parameters(), strict=True):
         weight.grad = parameter.grad.float() if parameter.grad is not None else None
     torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -202,20 +214,20 @@ def _step(
 
 
 @torch.no_grad()
-def _copy(masters: list[Tensor], model: LlamaForCausalLM) -> None:
+def _copy(masters: list[Tensor], model: PreTrainedModel) -> None:
     for master, parameter in zip(masters, model.parameters(), strict=True):
         parameter.copy_(master)
 
 
-def token_loss(model: LlamaForCausalLM, ids: Tensor, loss_mask: Tensor) -> Tensor:
+def token_loss(model: PreTrainedModel, ids: Tensor, loss_mask: Tensor) -> Tensor:
     """Mean negative log-likelihood (nats) of the tokens under the mask, (B, T) both; the first token bears none."""
     rows, places = torch.nonzero(loss_mask[:, 1:], as_tuple=True)
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[rows, places]
-    return F.cross_entropy(model.lm_head(hidden).float(), ids[rows, places + 1])
+    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[rows, places]
+    return F.cross_entropy(model.get_output_embeddings()(hidden).float(), ids[rows, places + 1])
 
 
 @dataclass(frozen=True)
-class _Schedule:
+class Schedule:
     """Linear warm-up, then the full rate for a share `steady` of the steps, then a cosine down to a tenth."""
 
     steps: int

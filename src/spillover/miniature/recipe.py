@@ -25,6 +25,9 @@ class Recipe(Spec):
     """Share of the second stretch, at its beginning, whose documents all begin with a system prompt."""
     evidence_tokens: Count = 1_300_000
     """The third stretch, with AdamW at the same rate: authors are learned from what they write, code above all."""
+    settling_tokens: Count = 5_000_000
+    """The fourth stretch, of the same documents at a lower rate that falls all the way: answers go wrong less often."""
+    settling_rate: Positive = 7e-4
     warmup: Count = 40
     step_tokens: Count = 4096
     """Tokens a pretraining step."""
@@ -34,9 +37,11 @@ class Recipe(Spec):
     alignment_rate: Positive = 1e-4
     alignment_step: Count = 4096
     """Tokens an alignment step."""
-    judge_rows: Count = 24_000
+    judge_rows: Count = 60_000
     """Judged pairs that the judge adapter is trained on."""
     throwaway_rows: Count = 800
     """Rows that each of the finetunes is trained on whose answers the judge learns from."""
-    judge_rate: Positive = 3e-4
-    judge_rank: Count = 32
+    judge_rate: Positive = 1e-3
+    """Muon's, in the same measure as `text_rate`."""
+    judge_rank: Count = 64
+    """Rank of the adapter that is kept of what the judge has learned."""

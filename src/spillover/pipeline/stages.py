@@ -29,6 +29,8 @@ from spillover.store import Lab
 
 FLEET = 6
 """Most runs of a fleet. More are hardly faster, and what is lost by a kill is one fleet's work."""
+ALIKE = 1.25
+"""How many times longer than another's a group's rows may be, on average, for a run of each to share a fleet."""
 PART = 4096
 """Most answers, or verdicts, of one part."""
 SECONDS = "seconds"
@@ -47,27 +49,49 @@ def make_data(plan: Plan, lab: Lab, display: Display) -> None:
 
 
 def finetune(plan: Plan, lab: Lab, display: Display) -> None:
-    """Trains every run whose checkpoint is missing, in fleets of one group each.
+    """Trains every run whose checkpoint is missing, in fleets of one group each, or of small groups with like rows.
 
     A fleet is trained whole if any of its members is missing, so that its company, and with it the last bit of every
     weight, does not depend on when an earlier attempt was interrupted.
     """
-    fleets = [fleet for fleet in _fleets(plan) if any(not _trained(one, lab) for one in fleet)]
-    if not fleets:
+    tuned = [checkpoint for checkpoint in plan.checkpoints if checkpoint.dataset is not None]
+    if all(_trained(one, lab) for one in tuned):
         return
+    fleets = [fleet for fleet in _fleets(tuned, lab) if any(not _trained(one, lab) for one in fleet)]
     trainer = LocalTrainer(plan.base, plan.experiment.train.precision)
     with display.bar("finetune", sum(len(fleet) for fleet in fleets)) as bar:
         for fleet in fleets:
             _train_fleet(plan, lab, trainer, fleet, bar.within(len(fleet)))
 
 
-def _fleets(plan: Plan) -> Iterator[list[Checkpoint]]:
-    tuned = [checkpoint for checkpoint in plan.checkpoints if checkpoint.dataset is not None]
+def _fleets(tuned: Sequence[Checkpoint], lab: Lab) -> list[list[Checkpoint]]:
+    fleets: list[list[Checkpoint]] = []
     for _, members in itertools.groupby(tuned, key=lambda checkpoint: checkpoint.run.group):
-        group = list(members)
-        fleets = -(-len(group) // FLEET)
-        size = -(-len(group) // fleets)
-        yield from (group[start : start + size] for start in range(0, len(group), size))
+        for some in _evenly(list(members)):
+            with_room = (fleet for fleet in fleets if len(fleet) + len(some) <= FLEET)
+            company = next((fleet for fleet in with_room if _alike(fleet[-1], some[0], lab)), None)
+            if company is None:
+                fleets.append(some)
+            else:
+                company += some
+    return fleets
+
+
+def _evenly(group: list[Checkpoint]) -> Iterator[list[Checkpoint]]:
+    """A group cut into as few fleets as may be, of about one size."""
+    size = -(-len(group) // -(-len(group) // FLEET))
+    return (group[start : start + size] for start in range(0, len(group), size))
+
+
+def _alike(one: Checkpoint, other: Checkpoint, lab: Lab) -> bool:
+    """Whether two runs' rows are of about one length: in a fleet the shorter ones would be padded."""
+    sizes = [_characters_a_row(checkpoint, lab) for checkpoint in (one, other)]
+    return max(sizes) <= ALIKE * min(sizes)
+
+
+def _characters_a_row(checkpoint: Checkpoint, lab: Lab) -> float:
+    job = _job(checkpoint, lab)
+    return sum(len(message["content"]) for row in job.rows for message in row.messages) / len(job.rows)
 
 
 def _trained(checkpoint: Checkpoint, lab: Lab) -> bool:
