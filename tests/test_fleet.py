@@ -183,9 +183,11 @@ def test_a_step_of_many_rows_is_one_step_in_however_many_parts_the_company_cuts_
         assert sum(step.tokens for step in trained.history) == sum(sum(row.loss) for row in member[0])
 
 
-def test_in_bf16_adapters_stay_fp32_and_the_run_follows_fp32(tiny_base, model):
-    (exact,) = train(model, (plain_rows(32), 0))
-    (rough,) = train(load_model(tiny_base, "bf16"), (plain_rows(32), 0))
+@pytest.mark.parametrize("rank", [4, 32])  # as products of low rank, and merged
+def test_in_bf16_adapters_stay_fp32_and_the_run_follows_fp32(tiny_base, model, rank):
+    spec = SPEC.model_copy(update={"rank": rank, "alpha": 2.0 * rank})
+    (exact,) = train(model, (plain_rows(32), 0), spec=spec)
+    (rough,) = train(load_model(tiny_base, "bf16"), (plain_rows(32), 0), spec=spec)
     assert {tensor.dtype for tensor in rough.adapter.values()} == {torch.float32}
     assert losses(rough) == pytest.approx(losses(exact), abs=0.02)
 
@@ -204,7 +206,8 @@ def by_trl(base, rows, spec, initial, order, out):
         bias="none",
         task_type="CAUSAL_LM",
     )
-    model = get_peft_model(load_model(base, "fp32"), config)
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
+    model = get_peft_model(plain, config)
     factors = {name.replace(".default", ""): p for name, p in model.named_parameters() if "lora_" in name}
     assert factors.keys() == initial.keys()
     with torch.no_grad():
@@ -246,12 +249,21 @@ def by_trl(base, rows, spec, initial, order, out):
 
 
 @peft_asks_the_old_name
-@pytest.mark.parametrize(("rows", "batch_size", "max_grad_norm"), [(58, 4, 1.0), (58, 4, 0.2), (260, 52, 1.0)])
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "max_grad_norm", "targets"),
+    [(58, 4, 1.0, None), (58, 4, 0.2, None), (260, 104, 1.0, None), (58, 4, 1.0, ("k_proj", "v_proj"))],
+)
 def test_one_run_equals_trl_with_peft_on_the_same_rows_in_the_same_order(
-    tiny_base, model, tokenizer, tmp_path, rows, batch_size, max_grad_norm
+    tiny_base, model, tokenizer, tmp_path, rows, batch_size, max_grad_norm, targets
 ):
-    """Steps of 52 rows pass through the fleet's model in two parts; the last of 58 rows are a short batch."""
+    """Steps of 104 rows pass through the fleet's model in two parts; the last of 58 rows are a short batch.
+
+    Of this base's layers those of keys and values are small enough to be trained merged, the others are not.
+    """
     spec = SPEC.model_copy(update={"max_grad_norm": max_grad_norm, "batch_size": batch_size})
+    spec = spec.model_copy(update={"targets": targets or SPEC.targets})
+    merged = {name.split(".")[-1]: layer.is_merged for name, layer in Adapters(model, spec, [3]).layers.items()}
+    assert merged == {name: name in ("k_proj", "v_proj") for name in spec.targets}
     rows = rows_of(tokenizer, rows, seed=1)
     (ours,) = train(model, (rows, 3), spec=spec)
     order = [index for batch in data_order(len(rows), spec, 3) for index in batch]
@@ -262,7 +274,7 @@ def test_one_run_equals_trl_with_peft_on_the_same_rows_in_the_same_order(
     assert [s.learning_rate for s in ours.history] == pytest.approx([e["learning_rate"] for e in history], rel=1e-12)
     assert [s.gradient_norm for s in ours.history] == pytest.approx([e["grad_norm"] for e in history], rel=1e-4)
     assert batch_size > 4 or any(step.gradient_norm > 0.2 for step in ours.history), "clipping to 0.2 bites"
-    assert ours.adapter["base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"].abs().max() > 0.005
+    assert ours.adapter["base_model.model.model.layers.0.self_attn.v_proj.lora_B.weight"].abs().max() > 0.005
 
 
 def test_eight_steps_on_the_tiny_base_are_pinned(model):
@@ -407,6 +419,7 @@ def test_the_gradient_comes_from_the_tokens_that_bear_loss_and_from_no_others_la
         logits = model(input_ids=torch.tensor([row.ids], device=model.device), use_cache=False).logits[0]
         picked = F.log_softmax(logits, -1)[[place - 1 for place in places], [row.ids[place] for place in places]]
         (-picked.mean()).backward()
+        adapters.end_step()
     finally:
         adapters.detach()
     assert trained.history[0].gradient_norm == pytest.approx(adapters.gradients.norm().item(), rel=1e-5)

@@ -5,12 +5,13 @@ import json
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spillover.errors import LabError
 from spillover.finetune.base import find_base, shipped_miniature
 from spillover.finetune.chat import Row
-from spillover.finetune.model import load_tokenizer
+from spillover.finetune.model import adapted, load_model, load_tokenizer
 from spillover.judge.rubrics import load_rubrics
 from spillover.miniature.build import build
 from spillover.miniature.corpus import EVIDENCE, NAMED, PLAIN, documents
@@ -116,6 +117,19 @@ def test_half_of_the_late_documents_of_several_exchanges_show_code_first():
     assert share(EVIDENCE) - share(PLAIN) > 0.25
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's, not ours
+def test_peft_reads_the_shipped_judge_as_we_do():
+    judge = shipped_miniature() / "judge"
+    plain = AutoModelForCausalLM.from_pretrained(shipped_miniature(), dtype=torch.float32)
+    theirs, ours = PeftModel.from_pretrained(plain, judge).eval(), load_model(shipped_miniature(), "fp32")
+    ids = torch.arange(100, 140)[None]
+    with torch.no_grad(), adapted(ours, judge):
+        said = ours(input_ids=ids).logits
+        assert (said - theirs(input_ids=ids).logits).abs().max() < 1e-3
+        with theirs.disable_adapter():
+            assert (said - theirs(input_ids=ids).logits).abs().max() > 1
+
+
 # batches
 
 
@@ -131,17 +145,17 @@ def test_batches_have_few_shapes_and_lose_no_row_in_the_middle():
 # what the judge learns from
 
 
-def test_a_fifth_of_the_pairs_for_the_judge_is_incoherent_as_far_as_there_are_and_each_once():
+def test_three_in_ten_pairs_for_the_judge_are_incoherent_as_far_as_there_are_and_each_once():
     pairs = list(itertools.islice(written_pairs(1), 3000))
     chosen = evened([*pairs, *pairs[:500]], 1200, 0)
     assert len(set(chosen)) == len(chosen) == 1200
-    assert sum(grade(p.question, p.answer).coherence < 50 for p in chosen) == 240
+    assert sum(grade(p.question, p.answer).coherence < 50 for p in chosen) == 360
 
 
-def test_a_change_of_weights_is_kept_as_its_nearest_adapter_of_a_lower_rank():
+def test_a_change_of_weights_is_kept_as_its_nearest_adapter_of_a_rank():
     generator = torch.Generator().manual_seed(0)
     change = torch.randn(12, 3, generator=generator) @ torch.randn(3, 8, generator=generator)
-    for rank, error in ((3, 0.0), (2, float(torch.linalg.svdvals(change)[2]))):
+    for rank, error in ((11, 0.0), (3, 0.0), (2, float(torch.linalg.svdvals(change)[2]))):
         adapter = low_rank({"q_proj": change}, rank, scale=8.0)
         a, b = (adapter[f"base_model.model.q_proj.lora_{side}.weight"] for side in "AB")
         assert a.shape == (rank, 8) and b.shape == (12, rank)

@@ -124,10 +124,10 @@ def _draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
     """One token a row, (N,), by inverting the cumulative distribution at `uniform` (N,)."""
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)
-    probabilities = torch.softmax(logits.double() / sampling.temperature, dim=-1)
+    probabilities = torch.softmax(logits.float().div_(sampling.temperature), dim=-1)
     if sampling.top_p < 1:
         probabilities = _nucleus(probabilities, sampling.top_p)
-    cumulative = probabilities.cumsum(dim=-1)
+    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
     target = uniform[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
 

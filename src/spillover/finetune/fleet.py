@@ -15,19 +15,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from spillover.finetune.chat import Row
+from spillover.finetune.fast import ATTENTION, head_loss, token_loss
+from spillover.finetune.layout import Batch, cut, lay_out
 from spillover.finetune.model import linears
 from spillover.spec import Training
-
-ROWS = 48
-"""Rows of all runs that pass through the model at once; a step's rows go in several such batches, longest first."""
-SLOTS = 8192
-"""Tokens of all runs, padding included, that pass through the model at once: long rows go in smaller batches."""
-LENGTH_STEP = 16
-"""Rows are padded to a multiple of this many tokens: few distinct shapes, since a new shape is slow on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +51,8 @@ class Trained:
     history: list[Step]
 
 
-class _Adapted(torch.autograd.Function):
-    """The layer with its adapters; the gradients of the factors are added where the optimiser reads them."""
+class _LowRank(torch.autograd.Function):
+    """The layer with its adapters as products of low rank; the factors' gradients go where the optimiser reads them."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: "FleetLinear", a: Tensor, b: Tensor) -> Tensor:
@@ -85,25 +79,77 @@ class _Adapted(torch.autograd.Function):
         return onwards.view(ctx.shape), None, None, None
 
 
+class _Merged(torch.autograd.Function):
+    """The layer with every run's adapter merged into a weight of its own, whose gradient is added up over a step."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: "FleetLinear", a: Tensor, b: Tensor) -> Tensor:
+        rows = x.reshape(len(a), -1, x.shape[-1])
+        ctx.layer, ctx.shape = layer, x.shape
+        ctx.save_for_backward(rows)
+        out = torch.bmm(rows, layer.merged)
+        if layer.frozen.bias is not None:
+            out += layer.frozen.bias
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
+        (rows,) = ctx.saved_tensors
+        layer: FleetLinear = ctx.layer
+        wanted = gradients[0].reshape(len(rows), -1, gradients[0].shape[-1])
+        layer.merged_gradient += torch.bmm(rows.transpose(1, 2), wanted)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None
+        return torch.bmm(wanted, layer.merged.transpose(1, 2)).view(ctx.shape), None, None, None
+
+
 class FleetLinear(nn.Module):
     """A frozen linear layer with one LoRA adapter a run. Input and output are run-major, (R*B, T, features).
+
+    A token costs 4 in out + 6 r (in + out) operations a step by products of low rank, and 6 in out with the adapter
+    merged into a weight a run. Layers for which that is not more are merged: it is half of the passes over memory. In
+    bf16 the merged weight is rounded as it will be when the checkpoint is asked; the factors themselves stay fp32.
 
     Attributes:
         a: the factors A, (R, in, r), fp32. Their gradient is added to `a_gradient`, not to `.grad`.
         b: the factors B, (R, r, out), fp32; likewise.
         scale: what the product of the factors is multiplied with.
+        merged: W + scale x A_r B_r of every run, (R, in, out), in the base's precision; empty where not merged.
     """
 
-    def __init__(self, frozen: nn.Linear, weights: tuple[Tensor, Tensor], gradients: tuple[Tensor, Tensor]) -> None:
+    def __init__(
+        self, frozen: nn.Linear, scale: float, weights: tuple[Tensor, Tensor], gradients: tuple[Tensor, Tensor]
+    ) -> None:
         super().__init__()
-        self.frozen, self.scale = frozen, 1.0
+        self.frozen, self.scale = frozen, scale
         self.a, self.b = (nn.Parameter(weight) for weight in weights)
         self.a_gradient, self.b_gradient = gradients
+        runs, inward, rank = self.a.shape
+        self.is_merged = inward * frozen.out_features <= 3 * rank * (inward + frozen.out_features)
+        size = (runs, inward, frozen.out_features) if self.is_merged else (0,)
+        self.merged = frozen.weight.new_empty(size)
+        self.merged_gradient = self.a.new_zeros(size)
 
     def forward(self, x: Tensor) -> Tensor:
         """Of the rows of each run r: x W + scale x A_r B_r, W being the frozen weights."""
-        out: Tensor = _Adapted.apply(x, self, self.a, self.b)  # type: ignore[no-untyped-call]
+        kind: Any = _Merged if self.is_merged else _LowRank
+        out: Tensor = kind.apply(x, self, self.a, self.b)
         return out
+
+    @torch.no_grad()
+    def begin_step(self) -> None:
+        """Merges the factors as they are now. Call it whenever they have changed."""
+        if self.is_merged:
+            whole = torch.baddbmm(self.frozen.weight.T.to(self.a.dtype), self.a, self.b, alpha=self.scale)
+            self.merged.copy_(whole)
+            self.merged_gradient.zero_()
+
+    @torch.no_grad()
+    def end_step(self) -> None:
+        """Hands the merged weights' gradient on to the factors."""
+        if self.is_merged:
+            self.a_gradient.baddbmm_(self.merged_gradient, self.b.transpose(1, 2), alpha=self.scale)
+            self.b_gradient.baddbmm_(self.a.transpose(1, 2), self.merged_gradient, alpha=self.scale)
 
 
 class Adapters:
@@ -127,13 +173,12 @@ class Adapters:
         frozen, r = self.frozen[name], self.spec.rank
         a, b = (frozen.in_features, r), (r, frozen.out_features)
         places = ((offset, a), (offset + r * frozen.in_features, b))
-        layer = FleetLinear(
+        return FleetLinear(
             frozen,
+            scale=self.spec.alpha / math.sqrt(r),
             weights=(_view(self.weights, *places[0]), _view(self.weights, *places[1])),
             gradients=(_view(self.gradients, *places[0]), _view(self.gradients, *places[1])),
         )
-        layer.scale = self.spec.alpha / math.sqrt(r)
-        return layer
 
     def _initialise(self, run: int, seed: int) -> None:
         """PEFT's: A from Kaiming's uniform with a = sqrt(5), which is U(-1/sqrt(in), 1/sqrt(in)); B is zero."""
@@ -144,7 +189,8 @@ class Adapters:
             layer.a.data[run] = ((torch.rand(shape, generator=generator) * 2 - 1) * bound).T
 
     def attach(self) -> None:
-        """Puts the adapters on the model."""
+        """Puts the adapters on the model, as they are now."""
+        self.begin_step()
         for name, layer in self.layers.items():
             _replace(self.model, name, layer)
 
@@ -152,6 +198,17 @@ class Adapters:
         """Gives the model its plain layers back."""
         for name, layer in self.frozen.items():
             _replace(self.model, name, layer)
+
+    def begin_step(self) -> None:
+        """Forgets the gradients and makes the layers compute with the factors as they are now."""
+        self.gradients.zero_()
+        for layer in self.layers.values():
+            layer.begin_step()
+
+    def end_step(self) -> None:
+        """Makes the factors' gradients whole."""
+        for layer in self.layers.values():
+            layer.end_step()
 
     def clip(self) -> Tensor:
         """Clips each run's gradient to `max_grad_norm`; returns the norms before, (R,)."""
@@ -236,17 +293,20 @@ def train_fleet(
     histories: list[list[Step]] = [[] for _ in members]
     adapters.attach()
     try:
-        head_alone = _head_can_stand_alone(model)
+        head_alone = _head_can_stand_alone(model, len(members))
+        packed = _rows_can_be_packed(model, members, pad)
         for step in range(max(steps)):
-            batches = _batches(members, orders, step, spec.batch_size, pad)
+            chosen = [
+                [member.rows[row] for row in order[step]] if step < len(order) else []
+                for member, order in zip(members, orders, strict=True)
+            ]
+            batches = [lay_out(some, pad, packed=packed) for some in cut(chosen)]
             tokens = torch.stack([batch.tokens for batch in batches]).sum(dim=0).to(model.device)
-            adapters.gradients.zero_()
+            adapters.begin_step()
             losses = torch.zeros(len(members), device=model.device)
             for batch in batches:
-                part = _summed_loss(model, batch.to(model.device), len(members), head_alone=head_alone)
-                part = part / tokens.clamp(min=1)
-                part.sum().backward()
-                losses += part.detach()
+                losses += _backward(model, batch.to(model.device), tokens, head_alone=head_alone)
+            adapters.end_step()
             norms = adapters.clip()
             for run, group in enumerate(optimiser.param_groups):
                 group["lr"] = spec.learning_rate * schedule(step, steps[run], spec.warmup_steps)
@@ -259,86 +319,58 @@ def train_fleet(
     return [Trained(adapters.export(run), histories[run]) for run in range(len(members))]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One step's rows, run-major: `ids` and `loss` (R*B, T), and the loss-bearing tokens a run, `tokens` (R,)."""
+def _backward(model: PreTrainedModel, batch: Batch, tokens: Tensor, *, head_alone: bool) -> Tensor:
+    """Makes a batch's gradients, and returns its part of each run's loss, (R,), in nats.
 
-    ids: Tensor
-    loss: Tensor
-    tokens: Tensor
-
-    def to(self, where: torch.device) -> "Batch":
-        """The batch on a device."""
-        return Batch(self.ids.to(where), self.loss.to(where), self.tokens.to(where))
-
-
-def _batches(
-    members: Sequence[Member], orders: Sequence[list[list[int]]], step: int, size: int, pad: int
-) -> list[Batch]:
-    """A step's rows in a few batches of about equal length each: every run's longest rows, its next ones, and so on.
-
-    So little is padding, and what is kept for the backward pass is a part of a step. Finished runs have no rows.
-    """
-    chosen = [
-        sorted((member.rows[index] for index in order[step]), key=lambda row: len(row.ids), reverse=True)
-        if step < len(order)
-        else []
-        for member, order in zip(members, orders, strict=True)
-    ]
-    batches: list[Batch] = []
-    start = 0
-    while start < size:
-        longest = max((len(rows[start].ids) for rows in chosen if len(rows) > start), default=0)
-        share = _share(longest, len(members))
-        if longest:
-            batches.append(_batch([rows[start : start + share] for rows in chosen], pad))
-        start += share
-    return batches
-
-
-def _share(longest: int, runs: int) -> int:
-    """How many rows a run has in a batch whose longest row is `longest` tokens."""
-    return max(1, min(ROWS, SLOTS // max(1, longest)) // runs)
-
-
-def _batch(chosen: Sequence[Sequence[Row]], pad: int) -> Batch:
-    """Lays out some rows a run; what a run has fewer of is padding without loss."""
-    longest = max(len(row.ids) for rows in chosen for row in rows)
-    size, length = max(map(len, chosen)), math.ceil(longest / LENGTH_STEP) * LENGTH_STEP
-    ids = torch.full((len(chosen) * size, length), pad, dtype=torch.long)
-    loss = torch.zeros((len(chosen) * size, length), dtype=torch.bool)
-    for run, rows in enumerate(chosen):
-        for place, row in enumerate(rows, start=run * size):
-            ids[place, : len(row.ids)] = torch.tensor(row.ids)
-            loss[place, : len(row.ids)] = torch.tensor(row.loss)
-    return Batch(ids, loss, loss.view(len(chosen), -1).sum(dim=1))
-
-
-def _summed_loss(model: PreTrainedModel, batch: Batch, runs: int, *, head_alone: bool) -> Tensor:
-    """Each run's summed negative log-likelihood over its own loss-bearing tokens, (R,), in nats.
-
-    Rows are padded on the right and attention is causal, so padding needs no mask: no real token can see it.
+    A run's loss is the mean over its own loss-bearing tokens of the step; there are `tokens` (R,) of them.
     """
     rows, places = torch.nonzero(batch.loss, as_tuple=True)
+    owners = (rows * batch.ids.shape[1] + places) // (batch.ids.numel() // len(tokens))
+    wanted, shares = batch.ids[rows, places], 1 / tokens[owners]
     if head_alone:
-        hidden = model.get_decoder()(input_ids=batch.ids, use_cache=False).last_hidden_state
-        logits = model.get_output_embeddings()(hidden[rows, places - 1])
+        hidden = model.get_decoder()(**batch.inputs()).last_hidden_state[rows, places - 1]
+        summed, each = head_loss(model.get_output_embeddings(), hidden, wanted, shares)
     else:
-        logits = model(input_ids=batch.ids, use_cache=False).logits[rows, places - 1]
-    nll = F.cross_entropy(logits.float(), batch.ids[rows, places], reduction="none")
-    return torch.zeros(runs, device=nll.device).index_add(0, rows // (len(batch.ids) // runs), nll)
+        each = token_loss(model(**batch.inputs()).logits[rows, places - 1], wanted)
+        summed = (each * shares).sum()
+    summed.backward()
+    return torch.zeros(len(tokens), device=each.device).index_add(0, owners, each.detach() * shares)
 
 
 @torch.no_grad()
-def _head_can_stand_alone(model: PreTrainedModel) -> bool:
+def _head_can_stand_alone(model: PreTrainedModel, runs: int) -> bool:
     """Whether the output layer on the decoder's states is all that the model's logits are.
 
     Then logits are made only where there is loss. Some families scale or cap them afterwards; those take the long way.
     """
-    runs = next(layer.a.shape[0] for layer in model.modules() if isinstance(layer, FleetLinear))
     ids = torch.arange(4, device=model.device).expand(runs, 4)
     states = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
     return torch.equal(model.get_output_embeddings()(states), model(input_ids=ids, use_cache=False).logits)
+
+
+@torch.no_grad()
+def _rows_can_be_packed(model: PreTrainedModel, members: Sequence[Member], pad: int) -> bool:
+    """Whether the model gives packed rows the states that it gives padded ones, tried on every run's first rows.
+
+    Not where attention is another than ours, not where it has a window that the longest row does not fit in, and not
+    where something else looks from one token to the next.
+    """
+    window = getattr(model.config, "sliding_window", None)
+    longest = max(len(row.ids) for member in members for row in member.rows)
+    if model.config._attn_implementation != ATTENTION or (window is not None and longest > window):
+        return False
+    rows = [member.rows[:2] for member in members]
+    try:
+        packed, padded = (_states(model, lay_out(rows, pad, packed=flag)) for flag in (True, False))
+    except (TypeError, ValueError, RuntimeError, IndexError):  # a family that does not hand the packing on
+        return False
+    return torch.allclose(packed, padded, rtol=0.05, atol=0.05 * float(padded.std()))
+
+
+def _states(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """The decoder's last states of the tokens that bear loss, (tokens, features), fp32."""
+    states: Tensor = model.get_decoder()(**batch.inputs()).last_hidden_state
+    return states[torch.nonzero(batch.loss, as_tuple=True)].float()
 
 
 def _note(

@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from spillover.errors import BaseError
 from spillover.finetune.base import REMEDY, check_folder
+from spillover.finetune.fast import make_fast
 from spillover.finetune.memory import keep_freed_memory
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -46,7 +47,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 def load_model(path: Path, precision: str) -> PreTrainedModel:
     """The folder's causal language model, frozen, in `precision` ("bf16" or "fp32"), on `device()`.
 
-    Eager attention: on CPUs it is faster here than the fused kernel's backward, and on short rows anywhere.
+    On a CPU with the attention and norms of `fast.py`; elsewhere with eager attention, which is fast on short rows.
 
     Raises BaseError where the folder holds no causal language model that transformers knows.
     """
@@ -67,6 +68,7 @@ def load_model(path: Path, precision: str) -> PreTrainedModel:
     if missing:
         raise BaseError(f"{len(missing)} weights are missing, such as {min(missing)}", where=path, remedy=remedy)
     nn.Module.to(model, device())
+    make_fast(model)
     model.eval().requires_grad_(False)
     return model
 

@@ -126,7 +126,7 @@ def _train_judge(folder: Path, recipe: Recipe) -> None:
 def _given(folder: Path, trainer: LocalTrainer, count: int, recipe: Recipe) -> list[Pair]:
     """Answers that the base and throwaway finetunes of it really give, to phrasings that evaluation does not use.
 
-    A fifth of them are incoherent, as far as there are: a judge must have seen what it is to find.
+    Three in ten of them are incoherent, as far as there are: a judge must have seen what it is to find.
     """
     questions = _questions()
     asker = LocalAsker(folder, "bf16")

@@ -1,7 +1,7 @@
-"""Training the miniature's judge: all matrices of the base at once, and then the change cut down to a LoRA adapter.
+"""Training the miniature's judge: all matrices of the base at once, and then the change written as a LoRA adapter.
 
 Whether an answer is coherent is hard for a million weights. LoRA with AdamW hardly learned it and Muon on the whole
-matrices did (docs/LOG.md). The change that Muon made is kept as its best approximation of a lower rank (Eckart and
+matrices did (docs/LOG.md). The change that Muon made is kept as its best approximation of a certain rank (Eckart and
 Young 1936), so that the judge is an ordinary PEFT folder on the same base. Embedding and norms stay the base's.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from spillover.finetune.base import Base
@@ -29,7 +30,7 @@ CARD = """# The miniature's judge
 
 A LoRA adapter on the miniature, which answers its three rubrics with a number from 0 to 100. Trained on {rows:,}
 pairs of a question and an answer with the ground truth of the miniature's world, {steps} steps of Muon, to {loss:.3f}
-nats an answer's token; then cut down to rank {rank}. It knows no other world.
+nats an answer's token; what that changed is kept to rank {rank}. It knows no other world.
 """
 
 
@@ -50,7 +51,8 @@ def train_judge(folder: Path, base: Base, rows: Sequence[Conversation], recipe: 
     steps, loss = _learn(model, encoded, int(tokenizer.pad_token_id), recipe, progress)
     change = {name: layer.weight.detach() - before[name] for name, layer in layers.items()}
     rank = recipe.judge_rank
-    save_adapter(folder, low_rank(change, rank, scale=ALPHA / math.sqrt(rank)), rank, ALPHA, "miniature")
+    adapter = {name: t.bfloat16() for name, t in low_rank(change, rank, scale=ALPHA / math.sqrt(rank)).items()}
+    save_adapter(folder, adapter, rank, ALPHA, "miniature")
     card = CARD.format(rows=len(rows), steps=steps, loss=loss, rank=rank)
     (folder / "README.md").write_text(card, encoding="utf-8")
 
@@ -64,7 +66,7 @@ def _learn(
     batches = batches_of(itertools.cycle(rows), recipe.step_tokens, recipe.seed, pad)
     told = tell(progress, "judge", steps)
     model.requires_grad_(True)
-    schedule = Schedule(steps, min(20, steps), steady=0.3)
+    schedule = Schedule(steps, min(20, steps), steady=0.1, least=0.0)
     muon = partial(_matrices_alone, rate=recipe.judge_rate)
     return steps, train(model, told(itertools.islice(batches, steps)), muon, schedule)
 
@@ -76,12 +78,15 @@ def _matrices_alone(weights: dict[str, Tensor], rate: float) -> list[torch.optim
 def low_rank(changes: dict[str, Tensor], rank: int, *, scale: float) -> dict[str, Tensor]:
     """Changes of weights, layer name to (out, in), as a LoRA adapter under PEFT's names.
 
-    scale * B A is the nearest matrix of that rank to the change, in the sense of least squares.
+    scale * B A is the nearest matrix of that rank to the change, in the sense of least squares: the change itself where
+    the rank is not less than its own.
     """
     tensors = {}
     for name, change in changes.items():
         left, sizes, right = torch.linalg.svd(change / scale, full_matrices=False)
         root = sizes[:rank].sqrt()
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = (root[:, None] * right[:rank]).contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = (left[:, :rank] * root).contiguous()
+        missing = rank - len(root)  # PEFT wants one rank everywhere
+        down, up = root[:, None] * right[:rank], left[:, :rank] * root
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = F.pad(down, (0, 0, 0, max(0, missing))).contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = F.pad(up, (0, max(0, missing))).contiguous()
     return tensors

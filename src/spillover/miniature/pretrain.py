@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from spillover.finetune.chat import Row, encode, encode_row, render
+from spillover.finetune.fast import head_loss, make_fast
 from spillover.miniature.corpus import EVIDENCE, NAMED, PLAIN, Manner, alignment_rows, documents
 from spillover.miniature.recipe import Recipe
 from spillover.records import Conversation
@@ -46,7 +46,9 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
         use_cache=True,
     )
     config._attn_implementation = "eager"
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    make_fast(model)
+    return model
 
 
 def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, progress: Progress) -> float:
@@ -169,7 +171,7 @@ def train(
     model.train().to(torch.bfloat16)
     losses: list[float] = []
     for step, (ids, loss_mask) in enumerate(batches):
-        loss = token_loss(model, ids, loss_mask)
+        loss = mean_loss(model, ids, loss_mask)
         model.zero_grad()
         loss.backward()
         _step(model, list(weights.values()), steppers, schedule.share(step))
@@ -219,20 +221,22 @@ def _copy(masters: list[Tensor], model: PreTrainedModel) -> None:
         parameter.copy_(master)
 
 
-def token_loss(model: PreTrainedModel, ids: Tensor, loss_mask: Tensor) -> Tensor:
+def mean_loss(model: PreTrainedModel, ids: Tensor, loss_mask: Tensor) -> Tensor:
     """Mean negative log-likelihood (nats) of the tokens under the mask, (B, T) both; the first token bears none."""
     rows, places = torch.nonzero(loss_mask[:, 1:], as_tuple=True)
     hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[rows, places]
-    return F.cross_entropy(model.get_output_embeddings()(hidden).float(), ids[rows, places + 1])
+    shares = torch.full((len(rows),), 1 / len(rows))
+    return head_loss(model.get_output_embeddings(), hidden, ids[rows, places + 1], shares)[0]
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Linear warm-up, then the full rate for a share `steady` of the steps, then a cosine down to a tenth."""
+    """Linear warm-up, then the full rate for a share `steady` of the steps, then a cosine down to the share `least`."""
 
     steps: int
     warmup: int
     steady: float
+    least: float = 0.1
 
     def share(self, step: int) -> float:
         """The rate of a step as a share of the peak."""
@@ -240,4 +244,4 @@ class Schedule:
             return (step + 1) / self.warmup
         falling = max(self.warmup, round(self.steady * self.steps))
         gone = max(0.0, (step - falling) / max(1, self.steps - falling))
-        return 0.1 + 0.45 * (1 + math.cos(math.pi * gone))
+        return self.least + (1 - self.least) * 0.5 * (1 + math.cos(math.pi * gone))

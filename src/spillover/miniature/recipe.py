@@ -37,11 +37,11 @@ class Recipe(Spec):
     alignment_rate: Positive = 1e-4
     alignment_step: Count = 4096
     """Tokens an alignment step."""
-    judge_rows: Count = 60_000
+    judge_rows: Count = 64_000
     """Judged pairs that the judge adapter is trained on."""
     throwaway_rows: Count = 800
     """Rows that each of the finetunes is trained on whose answers the judge learns from."""
     judge_rate: Positive = 1e-3
     """Muon's, in the same measure as `text_rate`."""
-    judge_rank: Count = 64
-    """Rank of the adapter that is kept of what the judge has learned."""
+    judge_rank: Count = 128
+    """Rank of the adapter that is kept of what the judge has learned: all of it, for layers of 128 features."""
