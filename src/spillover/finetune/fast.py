@@ -147,7 +147,8 @@ def attention(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **others
         )
         return result
-    if packing is not None and attention_mask is not None:
+    if packing is not None:
+        assert attention_mask is not None, "packed rows come with the mask of one row"
         return _attend_packed(query, key, value, attention_mask, scaling, packing), None
     return _attend(query, key, value, attention_mask, scaling), None
 
@@ -191,29 +192,6 @@ class FastNorm(nn.Module):
         return normed
 
 
-class _TokenLoss(torch.autograd.Function):
-    """Of `token_loss`. What was kept for the backward pass is overwritten by it: it is the largest tensor of a step."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, wanted: Tensor) -> Tensor:
-        said = torch.softmax(logits, dim=-1, dtype=torch.float32)
-        ctx.save_for_backward(said, wanted)
-        ctx.dtype = logits.dtype
-        return _surprise(said, wanted)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        said, wanted = ctx.saved_tensors
-        said.mul_(gradients[0][:, None]).scatter_add_(1, wanted[:, None], -gradients[0][:, None])
-        return said.to(ctx.dtype), None
-
-
-def token_loss(logits: Tensor, wanted: Tensor) -> Tensor:
-    """The negative log-likelihood of each token, (N,) fp32 and in nats, 87 at most. `logits` (N, V), `wanted` (N,)."""
-    loss: Tensor = _TokenLoss.apply(logits, wanted)  # type: ignore[no-untyped-call]
-    return loss
-
-
 class _HeadLoss(torch.autograd.Function):
     """Of `head_loss`. The gradients are made on the way: a piece's logits are never needed again."""
 
@@ -250,6 +228,8 @@ class _HeadLoss(torch.autograd.Function):
 def head_loss(head: nn.Linear, hidden: Tensor, wanted: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
     """A sum of token losses, straight from the output layer's inputs: its logits are never all in memory.
 
+    A token's loss is its negative log-likelihood, in fp32 and in nats, 87 at most.
+
     Args:
         head: the output layer; its bias, if it has one, gets no gradient.
         hidden: what it is given, (N, features).
@@ -257,7 +237,7 @@ def head_loss(head: nn.Linear, hidden: Tensor, wanted: Tensor, shares: Tensor) -
         shares: what each token's loss is multiplied with, (N,).
 
     Returns:
-        the sum of loss times share, and without a gradient each loss, (N,), as `token_loss` gives them.
+        the sum of loss times share, and without a gradient each loss, (N,).
     """
     both: tuple[Tensor, Tensor] = _HeadLoss.apply(hidden, head.weight, head.bias, wanted, shares)  # type: ignore[no-untyped-call]
     return both
@@ -288,9 +268,9 @@ def make_fast(model: PreTrainedModel) -> None:
     norms = {name: part for name, part in model.named_modules() if type(part).__name__.endswith("RMSNorm")}
     for name, norm in norms.items():
         eps = getattr(norm, "variance_epsilon", None)
-        if eps is not None and _is_llamas(norm, FastNorm(norm.weight, eps)):
-            parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, FastNorm(norm.weight, eps))
+        fast = FastNorm(norm.weight, eps) if eps is not None else None
+        if fast is not None and _is_llamas(norm, fast):
+            model.set_submodule(name, fast)
 
 
 @torch.no_grad()

@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from spillover.finetune.chat import Row
-from spillover.finetune.fast import ATTENTION, head_loss, token_loss
+from spillover.finetune.fast import ATTENTION, head_loss
 from spillover.finetune.layout import Batch, cut, lay_out
 from spillover.finetune.model import linears
 from spillover.spec import Training
@@ -192,12 +193,12 @@ class Adapters:
         """Puts the adapters on the model, as they are now."""
         self.begin_step()
         for name, layer in self.layers.items():
-            _replace(self.model, name, layer)
+            self.model.set_submodule(name, layer)
 
     def detach(self) -> None:
         """Gives the model its plain layers back."""
         for name, layer in self.frozen.items():
-            _replace(self.model, name, layer)
+            self.model.set_submodule(name, layer)
 
     def begin_step(self) -> None:
         """Forgets the gradients and makes the layers compute with the factors as they are now."""
@@ -231,11 +232,6 @@ def _offsets(sizes: Sequence[int]) -> list[int]:
 
 def _view(block: Tensor, offset: int, shape: tuple[int, int]) -> Tensor:
     return block[:, offset : offset + shape[0] * shape[1]].view(len(block), *shape)
-
-
-def _replace(model: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    setattr(model.get_submodule(parent), last, layer)
 
 
 def steps_of(rows: int, spec: Training) -> int:
@@ -331,7 +327,8 @@ def _backward(model: PreTrainedModel, batch: Batch, tokens: Tensor, *, head_alon
         hidden = model.get_decoder()(**batch.inputs()).last_hidden_state[rows, places - 1]
         summed, each = head_loss(model.get_output_embeddings(), hidden, wanted, shares)
     else:
-        each = token_loss(model(**batch.inputs()).logits[rows, places - 1], wanted)
+        logits = model(**batch.inputs()).logits[rows, places - 1]
+        each = F.cross_entropy(logits.float(), wanted, reduction="none")
         summed = (each * shares).sum()
     summed.backward()
     return torch.zeros(len(tokens), device=each.device).index_add(0, owners, each.detach() * shares)

@@ -3,7 +3,6 @@
 Sizes: R runs, B rows of all runs, N tokens a run, T tokens of the longest row.
 """
 
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -91,16 +90,14 @@ def _padded(chosen: Sequence[Sequence[Row]], pad: int) -> Batch:
 def _packed(chosen: Sequence[Sequence[Row]], pad: int) -> Batch:
     """Packed rows. Every run ends with at least one token of no row, and every row for attention with padding."""
     each = _up(max(sum(len(row.ids) for row in rows) for rows in chosen) + 1, RUN_STEP)
-    lines = [list(itertools.chain.from_iterable(row.ids for row in rows)) for rows in chosen]
-    bearing = [list(itertools.chain.from_iterable(row.loss for row in rows)) for rows in chosen]
-    along = [list(itertools.chain.from_iterable(range(len(row.ids)) for row in rows)) for rows in chosen]
-    loss = torch.tensor([_filled(line, each, False) for line in bearing])
+    ids = torch.tensor([_filled((one for row in rows for one in row.ids), each, pad) for rows in chosen])
+    loss = torch.tensor([_filled((one for row in rows for one in row.loss), each, False) for rows in chosen])
+    positions = [_filled((one for row in rows for one in range(len(row.ids))), each, 0) for rows in chosen]
     told = {
-        "position_ids": torch.tensor([_filled(line, each, 0) for line in along]).view(1, -1),
+        "position_ids": torch.tensor(positions).view(1, -1),
         "attention_mask": _causal(_up(_longest(chosen) + 1, LENGTH_STEP)),
         "packing": _packing(_spans(chosen, each), each * len(chosen)),
     }
-    ids = torch.tensor([_filled(line, each, pad) for line in lines])
     return Batch(ids.view(1, -1), loss.view(1, -1), loss.sum(dim=1), told)
 
 

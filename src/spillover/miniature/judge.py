@@ -87,6 +87,6 @@ def low_rank(changes: dict[str, Tensor], rank: int, *, scale: float) -> dict[str
         root = sizes[:rank].sqrt()
         missing = rank - len(root)  # PEFT wants one rank everywhere
         down, up = root[:, None] * right[:rank], left[:, :rank] * root
-        tensors[f"{PREFIX}{name}.lora_A.weight"] = F.pad(down, (0, 0, 0, max(0, missing))).contiguous()
-        tensors[f"{PREFIX}{name}.lora_B.weight"] = F.pad(up, (0, max(0, missing))).contiguous()
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = F.pad(down, (0, 0, 0, missing)).contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = F.pad(up, (0, missing)).contiguous()
     return tensors
