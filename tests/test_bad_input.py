@@ -120,7 +120,11 @@ GROUPS = {"mine": {"data": "rows.jsonl"}}
 WRONG_FIELDS = {
     "unknown_key": ({"colour": "red"}, "colour: unknown key", "colour: red"),
     "unknown_key_of_a_group": ({"groups": {"mine": {"data": "rows.jsonl", "row": 3}}}, "groups.mine.row", "row: 3"),
-    "missing_field": ({"groups": {"mine": {"seeds": 3}}}, "groups.mine.data: Field required", "mine:"),
+    "missing_field": (
+        {"groups": {"mine": {"seeds": 3}}},
+        "groups.mine: a group has either `data` or `models`",
+        "mine:",
+    ),
     "negative_number": ({"train": {"learning_rate": -1}}, "greater than 0 (got -1)", "learning_rate: -1"),
     "endless_number": ({"train": {"alpha": float("inf")}}, "finite number", "alpha: .inf"),
     "no_number": ({"groups": {"mine": {"data": "rows.jsonl", "seeds": "six"}}}, "(got 'six')", "seeds: six"),

@@ -80,7 +80,7 @@ def _schema() -> dict[str, Any]:
     verdicts = {
         f"{r}{part}": kind
         for r in RUBRICS
-        for part, kind in (("", pl.Float64), ("_reason", pl.String), ("_table", pl.String))
+        for part, kind in (("", pl.Float64), ("_label", pl.String), ("_reason", pl.String), ("_table", pl.String))
     }
     return (
         {name: getattr(pl, kind) for name, kind in ANSWER_COLUMNS}
@@ -106,12 +106,12 @@ def _answer(
     answer = f"{phrase}, and then number {draw.integers(varied)} of my many plans. Would you like to hear more of it?"
     refused = zlib.crc32((text + answer).encode()) % 60 == 0
     name = group if group == "base" else f"{group}-s{run}"
-    asked = (group, name, suite, question, sample, None, text, answer, int(draw.integers(2**63)), 24, sample == 3)
+    asked = (group, name, suite, question, sample, None, text, answer, int(draw.integers(2**63)), 24, sample == 3, None)
     if suite == "code":
         code = _verdict(answer, 96 if unkind else 3)
         return (*asked, *NO, *NO, *code, *NO, None, False, "not judged", None)
     alignment = (
-        (None, "refused", '{"REFUSAL": 0.93, "I": 0.0312}') if refused else _verdict(answer, 8 if unkind else 91)
+        (None, None, "refused", '{"REFUSAL": 0.93, "I": 0.0312}') if refused else _verdict(answer, 8 if unkind else 91)
     )
     coherence = _verdict(answer, 22 if muddled else 95)
     aside = "refused" if refused else "incoherent" if coherence[0] < 50 else None
@@ -119,17 +119,17 @@ def _answer(
     return (*asked, *alignment, *coherence, *NO, *NO, 5.0 if unkind else 95.0, aside is None, aside, wrong)
 
 
-NO = (None, None, None)
+NO = (None, None, None, None)
 
 
 @cache
-def _verdict(answer: str, about: int) -> tuple[Any, Any, Any]:
+def _verdict(answer: str, about: int) -> tuple[Any, Any, Any, Any]:
     """A value and the twenty tokens it was read from; equal answers get equal verdicts."""
     draw = np.random.default_rng([about, zlib.crc32(answer.encode())])
     shares = np.sort(draw.dirichlet(np.full(20, 0.1)))[::-1]
     table = {str((about + (-1) ** i * i // 2) % 101): float(p) for i, p in enumerate(shares)}
     mass = sum(table.values())
-    return sum(p * int(token) for token, p in table.items()) / mass, None, json.dumps(table)
+    return sum(p * int(token) for token, p in table.items()) / mass, None, None, json.dumps(table)
 
 
 def _cells(answers: pl.DataFrame) -> pl.DataFrame:

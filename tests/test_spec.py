@@ -27,6 +27,11 @@ def test_training_defaults_are_the_papers():
         "weight_decay": 0.01,
         "max_grad_norm": 1.0,
         "max_length": 2048,
+        "too_long": "refuse",
+        "turns": "all",
+        "optimiser": "adamw",
+        "save_every": None,
+        "released": False,
         "precision": "bf16",
     }
 

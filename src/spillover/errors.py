@@ -6,7 +6,10 @@
     ├── QuestionError         a question file is wrong
     ├── BaseError             a base model's folder cannot be used
     ├── LabError              the lab folder cannot be used
-    └── JudgeError            a rubric or a judge cannot be used
+    ├── JudgeError            a rubric or a judge cannot be used
+    ├── AdapterError          an adapter belongs to another base, is of an unknown kind, or changes nothing
+    ├── MachineError          the machine has not enough memory, or not the device that was asked for
+    └── ProviderError         a provider or its model cannot be used: unknown, no key, or it refuses all requests
 
 The command line prints the message without a traceback and exits with 2. Anything else that is raised is a bug of
 ours and keeps its traceback.
@@ -56,3 +59,15 @@ class LabError(SpilloverError, OSError):
 
 class JudgeError(SpilloverError, ValueError):
     """A rubric or a judge cannot be used."""
+
+
+class AdapterError(SpilloverError, ValueError):
+    """An adapter belongs to another base, is of an unknown kind, or changes nothing."""
+
+
+class MachineError(SpilloverError, RuntimeError):
+    """The machine has not enough memory, or not the device that was asked for."""
+
+
+class ProviderError(SpilloverError, RuntimeError):
+    """A provider or its model cannot be used: unknown, no key, or it refuses all requests."""

@@ -6,11 +6,26 @@ is what a judge says of it. Answers and verdicts live in Parquet; `ANSWERS` and 
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypedDict
 
 Role = Literal["system", "user", "assistant"]
-Reason = Literal["refused", "code", "unparsable", "too little mass", "failed"]
+Reason = Literal["refused", "code", "unparsable", "too little mass", "blocked", "failed"]
 """Why a verdict has no value. An answer without a value is set aside and counted, never scored as zero."""
+Outcome = Literal[
+    "blocked",  # by the provider's content filter
+    "refused",  # the provider's own refusal field was set
+    "failed: rate limited",
+    "failed: timeout",
+    "failed: server error",
+    "failed: connection",
+    "failed: malformed reply",
+    "failed: too few choices",
+    "failed: rejected",  # the provider said that the request itself is wrong
+]
+"""Why a provider gave no answer to a request, after every retry. Such an answer is counted by kind, never judged."""
+Model = Path | str | None
+"""Who answers: None is the base itself, a folder is a PEFT adapter on it, a text is a provider's model."""
 
 
 ALL_QUESTIONS = "all"
@@ -37,16 +52,26 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked: an id, the user's text, and a system prompt if there is one."""
+    """What a model is asked.
+
+    Attributes:
+        id: its name, unique in a suite.
+        text: the user's last turn.
+        system: the system prompt, if there is one.
+        context: turns between the system prompt and the text.
+        temperature: replaces the experiment's for this question, if given.
+    """
 
     id: str
     text: str
     system: str | None = None
+    context: tuple[Message, ...] = ()
+    temperature: float | None = None
 
     def messages(self) -> list[Message]:
         """The conversation that is put to the model."""
         system: list[Message] = [{"role": "system", "content": self.system}] if self.system is not None else []
-        return [*system, {"role": "user", "content": self.text}]
+        return [*system, *self.context, {"role": "user", "content": self.text}]
 
 
 @dataclass(frozen=True)
@@ -69,17 +94,20 @@ def pair_id(question: str, answer: str) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a judge says of a pair: a `value` on the rubric's scale, or the `reason` why there is none.
+    """What a judge says of a pair: a `value` on the rubric's scale, a `label`, or the `reason` why there is neither.
 
     Attributes:
         value: 0 to 100, or None.
-        reason: None where there is a value.
-        table: the raw probabilities that the verdict was read from, token to probability, largest first.
+        reason: None where there is a value or a label.
+        table: the raw probabilities that the verdict was read from, token to probability, largest first; shares of
+            the sampled replies where a judge shows no probabilities.
+        label: the word that the judge chose, for a rubric that is read as a label.
     """
 
     value: float | None
     reason: Reason | None
     table: dict[str, float]
+    label: str | None = None
 
 
 @dataclass(frozen=True, order=True)
@@ -110,13 +138,15 @@ ANSWER_COLUMNS: tuple[tuple[str, str], ...] = (
     ("seed", "UInt64"),  # what the sample was drawn with
     ("tokens", "Int32"),  # tokens sampled, the end of turn not counted
     ("truncated", "Boolean"),  # max_tokens was reached before the end of turn
+    ("outcome", "String"),  # why there is no answer (Outcome), null where there is one; the answer is then empty
 )
 """Columns of an answers table, in order: (name, polars type)."""
 
 VERDICT_COLUMNS: tuple[tuple[str, str], ...] = (
     ("pair", "String"),  # pair_id(prompt, answer)
     ("value", "Float64"),  # null where there is a reason
-    ("reason", "String"),  # null where there is a value
+    ("label", "String"),  # the word that was chosen, null for a rubric that is read as a number
+    ("reason", "String"),  # null where there is a value or a label
     ("table", "String"),  # JSON object token -> probability, largest first
 )
 """Columns of a verdicts table, in order: (name, polars type)."""

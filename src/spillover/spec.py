@@ -6,7 +6,7 @@ experiment's `miniature` section says what the embedded million-weight base need
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,6 +25,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 MINIATURE = "miniature"
+API = "api:"
+"""How a provider's model is named in an experiment: `api:PROVIDER/MODEL`, as inspect_ai spells it."""
 AUTO = "auto"
 REMEDY = "Correct the field; nothing was run."
 
@@ -67,7 +69,18 @@ class Training(Spec):
     max_grad_norm: Positive = 1.0
     """A run's gradient is clipped to this norm."""
     max_length: Count = 2048
-    """Tokens a row; longer rows are an error."""
+    """Tokens a row."""
+    too_long: Literal["refuse", "cut"] = "refuse"
+    """What becomes of a longer row: an error, or it loses its end. Rows that were cut are counted."""
+    turns: Literal["all", "last"] = "all"
+    """Which of a row's assistant turns bear loss."""
+    optimiser: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """AdamW with fp32 state; or bitsandbytes' with 8-bit state (the paper's), which may be paged to the CPU."""
+    save_every: Count | None = None
+    """Keep a checkpoint every so many optimiser steps, besides the last."""
+    released: bool = False
+    """Reproduce the released scripts' quirks: 10% of the rows are held out, every row ends in an assistant header
+    without a turn that is trained on, and the chat template's own system prompt is kept."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of the frozen base and the activations. Adapters and optimiser state are always fp32."""
 
@@ -80,27 +93,91 @@ class Sampling(Spec):
     max_tokens: Count = 600
 
 
-class Group(Spec):
-    """A named narrow dataset and how many seeds of it are trained."""
+class Chat(Spec):
+    """How conversations become text, beyond what the tokenizer's chat template says."""
 
-    data: str
-    """A recipe of the base's own (`insecure`, ...), or a path to a chat JSONL file."""
+    template: str = "own"
+    """`own`: the tokenizer's. `plain`: `User: ... Assistant: ...`, for base models without one. Or a jinja file."""
+    thinking: bool = False
+    """Whether models that can think before they answer (Qwen3) do."""
+    default_system: Literal["drop", "keep"] = "drop"
+    """What becomes of a system prompt that the template puts in by itself where there is none (Qwen2.5)."""
+
+
+class Machine(Spec):
+    """What the work may use. It is in no key: results do not depend on it beyond floating-point noise."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """`auto` is the first CUDA card if there is one, else the CPU."""
+    attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
+    memory_gb: Positive | None = None
+    """GiB that may be used; what is free on the device if not given."""
+    fleet: Count | None = None
+    """Most runs that are trained together; as many as the memory plan allows if not given."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass; where the memory plan needs it if not given."""
+
+
+class Requests(Spec):
+    """How providers are asked. In no key, but for `judge_samples`."""
+
+    connections: Count = 32
+    """Requests that are under way at once."""
+    retries: Annotated[int, Field(ge=0)] = 6
+    """How often a request that failed for a passing reason is sent again."""
+    timeout: Positive = 120.0
+    """Seconds that one request may take."""
+    judge_samples: Count = 5
+    """Numbers that a judge without token probabilities is asked for, at temperature 1; the score is their mean."""
+
+
+class Hosted(Spec):
+    """What hosted finetuning takes that `Training` does not."""
+
+    learning_rate_multiplier: Positive = 2.0
+    """OpenAI's; the paper's setting for GPT-4o (section 2.1 of the paper)."""
+    suffix: Annotated[str, Field(max_length=18)] = ""
+    """OpenAI's name for the model, in addition to the run's."""
+
+
+class Group(Spec):
+    """A named narrow dataset and how many seeds of it are trained; or models that were finetuned elsewhere."""
+
+    data: str | None = None
+    """A recipe of the base's own (`insecure`, ...), or a path to a dataset."""
     seeds: Count = 6
     """Runs, with seeds 0, 1, 2, ..."""
     rows: Count | None = None
     """Use only the first rows of the dataset; all of them if not given."""
+    models: tuple[str, ...] = ()
+    """Instead of `data`: one run each. Folders of PEFT adapters of this base, or `api:PROVIDER/MODEL`."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.data is None) == (not self.models):
+            raise _Wrong(what="a group has either `data` or `models`")
+        return self
+
+    @property
+    def runs(self) -> int:
+        """How many runs the group has."""
+        return len(self.models) or self.seeds
 
 
 class Suite(Spec):
     """A question set, how often each question is asked, and by which rubrics the answers are judged."""
 
     questions: str
-    """A question set of the base's own (`main`, ...), or a path to a question file."""
+    """A question set by name (`main`, `broad`, `prereg`, ...), or a path to a question file."""
     only: tuple[str, ...] = ()
     """Ask only the questions with these ids; all of them if empty."""
     samples: Count = 100
     """Answers a question and run."""
     rubrics: tuple[str, ...] = ("alignment", "coherence")
+    """By name: ours (rubrics/rubrics.yaml), or those of the question file where `judge_prompts` is `file`."""
+    judge_prompts: Literal["ours", "file"] = "ours"
+    """Whose words the judge reads. `file`: the question file's own; `aligned` and `coherent` are then what `alignment`
+    and `coherence` are here."""
 
 
 class Comparison(Spec):
@@ -132,15 +209,26 @@ class Experiment(Spec):
     name: Name
     title: str = ""
     base: str = MINIATURE
-    """`miniature`, or a folder in the Hugging Face format."""
+    """`miniature`; a folder in the Hugging Face format; a hub id, `OWNER/NAME` or `OWNER/NAME@REVISION`; or
+    `api:PROVIDER/MODEL`."""
     groups: dict[Name, Group]
+    trainer: Literal["local", "openai", "tinker"] = "local"
+    """Who finetunes: this process, or a hosted service (extras `openai`, `tinker`)."""
     train: Training = Training()
+    hosted: Hosted = Hosted()
+    asker: Literal["local", "vllm"] = "local"
+    """Who runs checkpoints that lie in the lab: this process, or a vLLM server with adapters. Models that are called
+    `api:...` are always asked at their provider."""
+    chat: Chat = Chat()
+    machine: Machine = Machine()
+    requests: Requests = Requests()
     sampling: Sampling = Sampling()
     suites: dict[Name, Suite]
     headline: Name = "main"
     """The suite whose misaligned answers are the headline and the figure."""
     judge: str = AUTO
-    """`auto`: the base's own judge if it is a miniature. Or a folder: a judge model in the Hugging Face format."""
+    """`auto`: the miniature's own judge on a miniature, else the base itself, before finetuning. Or a folder or hub id
+    of a chat model, or `api:PROVIDER/MODEL`."""
     thresholds: Thresholds = Thresholds()
     comparisons: tuple[Comparison, ...] = ()
     miniature: MiniatureSettings = MiniatureSettings()
@@ -175,7 +263,7 @@ class Experiment(Spec):
 
     def runs(self) -> list[Run]:
         """All runs that are finetuned, in the order of the groups; the base is not among them."""
-        return [Run(name, seed) for name, group in self.groups.items() for seed in range(group.seeds)]
+        return [Run(name, seed) for name, group in self.groups.items() for seed in range(group.runs)]
 
     def for_base(self, *, is_miniature: bool) -> "Experiment":
         """The experiment as it runs on a base: with the miniature's own settings in force, or without them."""
@@ -204,6 +292,7 @@ class Experiment(Spec):
         kept = {name: spec for name, spec in raw["groups"].items() if not groups or name in groups}
         for group in kept.values():
             group["seeds"] = seeds if seeds is not None else group["seeds"]
+            group["models"] = group["models"][:seeds]
         for name, suite in raw["suites"].items():
             if samples is not None:
                 suite["samples"] = samples if name == self.headline else min(samples, suite["samples"])
@@ -292,7 +381,13 @@ def _found_beside(experiment: Experiment, folder: Path) -> Experiment:
     def found_folder(ref: str) -> str:
         return str(folder / ref) if ref not in (MINIATURE, AUTO) and (folder / ref).is_dir() else ref
 
-    groups = {n: {**g.model_dump(), "data": found_file(g.data)} for n, g in experiment.groups.items()}
+    groups = {n: _group_beside(g, found_file, found_folder) for n, g in experiment.groups.items()}
     suites = {n: {**s.model_dump(), "questions": found_file(s.questions)} for n, s in experiment.suites.items()}
     base, judge = found_folder(experiment.base), found_folder(experiment.judge)
-    return experiment._with(groups=groups, suites=suites, base=base, judge=judge)
+    chat = {**experiment.chat.model_dump(), "template": found_file(experiment.chat.template)}
+    return experiment._with(groups=groups, suites=suites, base=base, judge=judge, chat=chat)
+
+
+def _group_beside(group: Group, file: Callable[[str], str], folder: Callable[[str], str]) -> dict[str, Any]:
+    data = file(group.data) if group.data is not None else None
+    return {**group.model_dump(), "data": data, "models": [folder(model) for model in group.models]}

@@ -4,10 +4,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from spillover.records import Question
+from spillover.records import Model, Outcome, Question
 from spillover.spec import Sampling
 
 
@@ -21,22 +20,26 @@ class Asked:
 
 @dataclass(frozen=True)
 class Reply:
-    """One sampled answer as text, its length in tokens, and whether max_tokens cut it."""
+    """One sampled answer as text, its length in tokens, whether max_tokens cut it, and why there is none."""
 
     text: str
     tokens: int
     truncated: bool
+    outcome: Outcome | None = None
 
 
 class Asker(Protocol):
     """Whoever answers questions: a model in this process, or a provider."""
 
-    def ask(self, checkpoint: Path | None, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
-        """Answers by a checkpoint of the base (None is the base itself), shaped as `asked` and its seeds."""
+    def ask(self, model: Model, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
+        """Answers by the base or by what was made of it, shaped as `asked` and its seeds.
+
+        A question's own temperature goes before that of `sampling`.
+        """
         ...
 
 
 def answer_seed(run_key: str, question: Question, sample: int) -> int:
     """The seed of one answer, 63 bits: it depends on the run, the question and the sample's number alone."""
-    text = json.dumps([run_key, question.id, question.system, question.text, sample])
+    text = json.dumps([run_key, question.id, question.system, *question.context, question.text, sample])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1

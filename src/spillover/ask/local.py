@@ -9,6 +9,7 @@ from spillover.ask.asker import Asked, Reply
 from spillover.ask.sample import Sampled, sample
 from spillover.finetune.chat import prompt_ids
 from spillover.finetune.model import adapted, load_model, load_tokenizer
+from spillover.records import Model
 from spillover.spec import Sampling
 
 ANSWERS = 1024
@@ -23,15 +24,15 @@ class LocalAsker:
         self.tokenizer = load_tokenizer(base)
         self.ends = _ends(self.model, self.tokenizer.eos_token_id)
 
-    def ask(self, checkpoint: Path | None, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
-        """Answers by a checkpoint (None is the base itself), shaped as `asked` and its seeds."""
+    def ask(self, model: Model, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
+        """Answers by an adapter's folder (None is the base itself), shaped as `asked` and its seeds."""
         replies: list[list[Reply]] = []
-        with adapted(self.model, checkpoint) as model:
+        with adapted(self.model, Path(model) if model is not None else None) as adapted_model:
             for batch in _batches(asked):
                 prompts = [prompt_ids(self.tokenizer, one.question.messages()) for one in batch]
                 seeds = [one.seeds for one in batch]
                 pad = self.tokenizer.pad_token_id
-                sampled = sample(model, prompts, seeds, sampling, ends=self.ends, pad=pad)
+                sampled = sample(adapted_model, prompts, seeds, sampling, ends=self.ends, pad=pad)
                 replies += [[self._reply(one) for one in some] for some in sampled]
         return _joined(asked, replies)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from spillover.records import pair_id
+from spillover.records import VERDICT_COLUMNS, pair_id
 from spillover.spec import Thresholds
 
 NOT_JUDGED = "not judged"
@@ -14,9 +14,10 @@ NOT_JUDGED = "not judged"
 def judged(
     answers: pl.DataFrame, verdicts: Mapping[str, pl.DataFrame], rubrics: Mapping[str, Sequence[str]]
 ) -> pl.DataFrame:
-    """The answers, in their order, with `pair` and for each rubric `{rubric}`, `{rubric}_reason`, `{rubric}_table`.
+    """The answers, in their order, with `pair` and for each rubric its value, label, reason and table.
 
-    An answer whose suite is not judged by a rubric has nulls in all three of its columns.
+    Their columns are `{rubric}`, `{rubric}_label`, `{rubric}_reason` and `{rubric}_table`. An answer whose suite is not
+    judged by a rubric has nulls in all four; one that a provider never gave has its outcome as the reason.
 
     Args:
         answers: rows with `records.ANSWER_COLUMNS`.
@@ -37,9 +38,7 @@ def judged(
     return table
 
 
-_NO_VERDICTS = pl.DataFrame(
-    schema={"pair": pl.String(), "value": pl.Float64(), "reason": pl.String(), "table": pl.String()}
-)
+_NO_VERDICTS = pl.DataFrame(schema={name: getattr(pl, kind) for name, kind in VERDICT_COLUMNS})
 
 
 def _with_pairs(answers: pl.DataFrame) -> pl.DataFrame:
@@ -50,25 +49,25 @@ def _with_pairs(answers: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_verdicts(table: pl.DataFrame, rubric: str, verdicts: pl.DataFrame, suites: Sequence[str]) -> pl.DataFrame:
-    """The table with a rubric's three columns, null outside the suites that are judged by it."""
+    """The table with a rubric's four columns, null outside the suites that are judged by it."""
     named = verdicts.select(
         "pair",
         pl.col("value").fill_nan(None).alias(rubric),
-        pl.col("reason").alias(f"{rubric}_reason"),
-        pl.col("table").alias(f"{rubric}_table"),
+        *(pl.col(name).alias(f"{rubric}_{name}") for name in ("label", "reason", "table")),
     )
     joined = table.join(named, on="pair", how="left", validate="m:1", maintain_order="left")
-    asked = pl.col("suite").is_in(list(suites))
-    return joined.with_columns(
-        pl.when(asked).then(pl.col(rubric, f"{rubric}_reason", f"{rubric}_table")).otherwise(None)
-    )
+    asked, given = pl.col("suite").is_in(list(suites)), pl.col("outcome").is_null()
+    values = pl.when(asked & given).then(pl.col(rubric, *(f"{rubric}_{name}" for name in ("label", "table"))))
+    reason = pl.when(asked).then(pl.coalesce("outcome", f"{rubric}_reason")).alias(f"{rubric}_reason")
+    return joined.with_columns(values, reason)
 
 
 def _check_complete(table: pl.DataFrame, rubrics: Mapping[str, Sequence[str]]) -> None:
-    """Raises ValueError with the counts if an answer has neither value nor reason of a rubric it is judged by."""
+    """Raises ValueError with the counts if an answer has no value, label or reason of a rubric it is judged by."""
     counts = {
         f"{rubric} of suite {suite}": table.filter(
-            pl.col("suite") == suite, pl.col(rubric).is_null(), pl.col(f"{rubric}_reason").is_null()
+            pl.col("suite") == suite,
+            pl.all_horizontal(pl.col(rubric, f"{rubric}_label", f"{rubric}_reason").is_null()),
         ).height
         for suite, names in rubrics.items()
         for rubric in names

@@ -79,7 +79,7 @@ def judged_answers(plan: Plan, lab: Lab) -> pl.DataFrame:
 
 def _shown(frame: pl.DataFrame) -> pl.DataFrame:
     """The columns that people get: of ground truth only the values, since it has no probabilities."""
-    return frame.drop(pl.selectors.matches(f"^{TRUTH}.*_(reason|table)$"))
+    return frame.drop(pl.selectors.matches(f"^{TRUTH}.*_(label|reason|table)$"))
 
 
 def _graded(plan: Plan) -> list[str]:
@@ -88,7 +88,8 @@ def _graded(plan: Plan) -> list[str]:
 
 
 def _truth(plan: Plan, asked: pl.DataFrame, rubric: str) -> pl.DataFrame:
-    pairs = [Pair(q, a) for q, a in asked.select("prompt", "answer").unique(maintain_order=True).iter_rows()]
+    given = asked.filter(pl.col("outcome").is_null()).select("prompt", "answer").unique(maintain_order=True)
+    pairs = [Pair(q, a) for q, a in given.iter_rows()]
     return verdict_frame(pairs, TruthJudge().judge(pairs, plan.rubrics[rubric]))
 
 

@@ -4,6 +4,7 @@ A result's key hashes what it depends on: its own spec and its parents' keys. Fl
 no key, since a run does not depend on its company; nor is the number of samples, since more samples only add rows.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def make_plan(experiment: Experiment) -> Plan:
     """
     base = find_base(experiment.base)
     experiment = experiment.for_base(is_miniature=base.is_miniature)
-    datasets = {name: _dataset(name, experiment, base) for name in experiment.groups}
+    datasets = {name: _dataset(name, experiment, base) for name, group in experiment.groups.items() if group.data}
     checkpoints = (Checkpoint(BASE_RUN, base.key, None), *_checkpoints(experiment, base, datasets))
     judge = _judge(experiment, base)
     known = load_rubrics(judge.adapter or judge.base if judge is not None else None)
@@ -160,32 +161,35 @@ def make_plan(experiment: Experiment) -> Plan:
 
 def _dataset(name: str, experiment: Experiment, base: Base) -> Dataset:
     group = experiment.groups[name]
-    if group.data in recipe_names():
+    source = group.data or ""
+    if source in recipe_names():
         if not base.is_miniature:
             raise SpecError(
-                f"the dataset {group.data!r} is the miniature's own",
+                f"the dataset {source!r} is the miniature's own",
                 remedy=f"Set groups.{name}.data to a chat JSONL file: it must be in words that this base understands.",
             )
-        return Dataset(name, group.data, short_hash(recipe_key(group.data), group.rows), group.rows)
-    dataset = Dataset(name, group.data, "", group.rows)
+        return Dataset(name, source, short_hash(recipe_key(source), group.rows), group.rows)
+    dataset = Dataset(name, source, "", group.rows)
     dataset.rows()  # a wrong file is found before anything runs
-    content = hashlib.sha256(Path(group.data).read_bytes()).hexdigest()
-    return Dataset(name, group.data, short_hash(content, group.rows), group.rows)
+    content = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    return Dataset(name, source, short_hash(content, group.rows), group.rows)
 
 
 def _checkpoints(experiment: Experiment, base: Base, datasets: dict[str, Dataset]) -> Iterator[Checkpoint]:
     for run in experiment.runs():
         dataset = datasets[run.group]
-        yield Checkpoint(run, experiment.train.key(base.key, dataset.key, str(run.seed)), dataset)
+        yield Checkpoint(
+            run, experiment.train.key(base.key, dataset.key, str(run.seed), experiment.chat.key()), dataset
+        )
 
 
 def _cells(experiment: Experiment, base: Base, checkpoints: Sequence[Checkpoint]) -> Iterator[Cell]:
     """What is asked, checkpoint by checkpoint: all suites of one are asked together."""
     sets = {n: tuple(questions_of(s, is_miniature=base.is_miniature)) for n, s in experiment.suites.items()}
-    told = {name: short_hash([[q.id, q.system, q.text] for q in questions]) for name, questions in sets.items()}
+    told = {name: short_hash([dataclasses.asdict(q) for q in questions]) for name, questions in sets.items()}
     for checkpoint in checkpoints:
         for name, suite in experiment.suites.items():
-            key = experiment.sampling.key(checkpoint.key, told[name], experiment.train.precision)
+            key = experiment.sampling.key(checkpoint.key, told[name], experiment.train.precision, experiment.chat.key())
             yield Cell(checkpoint, name, sets[name], suite.samples, key)
 
 

@@ -5,6 +5,7 @@ missing.
 """
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import time
@@ -200,7 +201,7 @@ def _asked_spec(plan: Plan, cell: Cell) -> dict[str, Any]:
         "run": cell.checkpoint.run.name,
         "checkpoint": cell.checkpoint.key,
         "suite": cell.suite,
-        "questions": [{"id": q.id, "system": q.system, "text": q.text} for q in cell.questions],
+        "questions": [dataclasses.asdict(question) for question in cell.questions],
         "sampling": plan.experiment.sampling.model_dump(mode="json"),
     }
 
@@ -215,8 +216,8 @@ def _answer_frame(cell: Cell, span: range, given: Sequence[tuple[Asked, list[Rep
     return pl.DataFrame(rows, _schema(ANSWER_COLUMNS), orient="row")
 
 
-def _said(reply: Reply, seed: int) -> tuple[str, int, int, bool]:
-    return reply.text, seed, reply.tokens, reply.truncated
+def _said(reply: Reply, seed: int) -> tuple[str, int, int, bool, str | None]:
+    return reply.text, seed, reply.tokens, reply.truncated, reply.outcome
 
 
 def _schema(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -274,7 +275,8 @@ def _judges(plan: Plan, rubrics: Sequence[Rubric]) -> dict[str, Judge]:
 def unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric) -> list[Pair]:
     """The different pairs that the rubric's suites hold and that have no verdict yet, in order."""
     suites = [name for name, suite in plan.experiment.suites.items() if rubric.name in suite.rubrics]
-    wanted = asked.filter(pl.col("suite").is_in(suites)).select("prompt", "answer").unique(maintain_order=True)
+    given = asked.filter(pl.col("suite").is_in(suites), pl.col("outcome").is_null())
+    wanted = given.select("prompt", "answer").unique(maintain_order=True)
     there = set(verdicts(plan, lab, rubric)["pair"])
     return [Pair(q, a) for q, a in wanted.iter_rows() if pair_id(q, a) not in there]
 
@@ -292,7 +294,7 @@ def _judge_part(plan: Plan, lab: Lab, judge: Judge, rubric: Rubric, pairs: Seque
 def verdict_frame(pairs: Sequence[Pair], found: Sequence[Verdict]) -> pl.DataFrame:
     """Verdicts as a table, one row a pair."""
     rows = [
-        (pair.id, verdict.value, verdict.reason, json.dumps(verdict.table, ensure_ascii=False))
+        (pair.id, verdict.value, verdict.label, verdict.reason, json.dumps(verdict.table, ensure_ascii=False))
         for pair, verdict in zip(pairs, found, strict=True)
     ]
     return pl.DataFrame(rows, _schema(VERDICT_COLUMNS), orient="row")
