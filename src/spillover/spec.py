@@ -206,7 +206,7 @@ class MiniatureSettings(Spec):
 class Experiment(Spec):
     """Everything a person decides about a grid of finetuned models and how they are measured."""
 
-    name: Name
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
     title: str = ""
     base: str = MINIATURE
     """`miniature`; a folder in the Hugging Face format; a hub id, `OWNER/NAME` or `OWNER/NAME@REVISION`; or
