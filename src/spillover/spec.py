@@ -266,7 +266,13 @@ class Experiment(Spec):
         return [Run(name, seed) for name, group in self.groups.items() for seed in range(group.runs)]
 
     def for_base(self, *, is_miniature: bool) -> "Experiment":
-        """The experiment as it runs on a base: with the miniature's own settings in force, or without them."""
+        """The experiment as it runs on a base: with the miniature's own settings in force, or without them.
+
+        The released scripts' quirks include the template's own system prompt, which is the chat's to keep.
+        """
+        if self.train.released and self.chat.default_system == "drop":
+            chat = {**self.chat.model_dump(), "default_system": "keep"}
+            return self._with(chat=chat).for_base(is_miniature=is_miniature)
         if not is_miniature:
             return self._with(miniature={})
         train = {**self.train.model_dump(), **self.miniature.train}

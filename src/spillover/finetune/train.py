@@ -1,13 +1,13 @@
 """The seam of finetuning, the local trainer behind it, and checkpoints as ordinary PEFT folders with a card."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import polars as pl
-from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -16,8 +16,11 @@ from spillover.finetune.base import Base
 from spillover.finetune.chat import Row, encode_row
 from spillover.finetune.fleet import Member, Trained, train_fleet
 from spillover.finetune.model import ADAPTER, PREFIX, load_model, load_tokenizer
+from spillover.lazy import lazy
 from spillover.records import Conversation, Run
 from spillover.spec import Training
+
+peft = lazy("peft")
 
 Progress = Callable[[int, int], None]
 
@@ -76,7 +79,8 @@ def save_checkpoint(folder: Path, trained: Trained, job: Job, spec: Training, ba
 
 def save_adapter(folder: Path, adapter: dict[str, Tensor], rank: int, alpha: float, base: str) -> None:
     """Writes an rsLoRA adapter (tensors under PEFT's names) and its config, as PEFT does."""
-    config = LoraConfig(
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT loads it, and it warns of what is not used here
+    config = peft.LoraConfig(
         r=rank,
         lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT says int and takes any number
         use_rslora=True,

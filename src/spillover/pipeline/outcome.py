@@ -10,6 +10,7 @@ from spillover.errors import LabError
 from spillover.judge.judge import TruthJudge
 from spillover.measure.metrics import agreement, measure
 from spillover.measure.table import judged, kept_and_set_aside
+from spillover.pipeline.parts import FAILED, failed_answers
 from spillover.pipeline.plan import Plan
 from spillover.pipeline.stages import answers, seconds, unjudged, verdict_frame, verdicts
 from spillover.records import Pair
@@ -35,6 +36,7 @@ def report(plan: Plan, lab: Lab) -> Path:
         "base": plan.experiment.base,
         "is_miniature": plan.base.is_miniature,
         **measured.as_dict(),
+        "failed": _failed(plan, frame),
         "judge": _judge_numbers(plan, frame),
         "seconds": {**seconds(plan, lab), "measure": measuring},
     }
@@ -49,8 +51,17 @@ def report(plan: Plan, lab: Lab) -> Path:
         (folder / "report.html").write_text(page, encoding="utf-8")
         numbers["seconds"]["report"] = time.monotonic() - began - measuring
         write_json(folder / "numbers.json", numbers)
-        notes["key"] = plan.key
+        notes["key"], notes["failed"] = plan.key, sum(numbers["failed"].values())
     return plan.report_folder(lab)
+
+
+def _failed(plan: Plan, frame: pl.DataFrame) -> dict[str, int]:
+    """How many answers, and how many answers' verdicts, a provider failed to give: they may be tried again."""
+    reasons = [frame.select(pl.col(f"{name}_reason").alias("reason")) for name in plan.rubrics]
+    return {
+        "answers": frame.filter(failed_answers()).height,
+        "verdicts": sum(reason.filter(pl.col("reason") == FAILED).height for reason in reasons),
+    }
 
 
 def judged_answers(plan: Plan, lab: Lab) -> pl.DataFrame:

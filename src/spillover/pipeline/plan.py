@@ -17,7 +17,7 @@ from spillover.data.recipes import build, recipe_key, recipe_names
 from spillover.errors import JudgeError, SpecError
 from spillover.finetune.base import Base, find_base, folder_key
 from spillover.judge.rubrics import Rubric, find_rubric, load_rubrics
-from spillover.records import BASE_RUN, Conversation, Question, Run
+from spillover.records import BASE_RUN, Conversation, Model, Question, Run
 from spillover.spec import AUTO, Experiment, short_hash
 from spillover.store import Lab
 
@@ -47,15 +47,27 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One run's result; the base has no dataset and no folder."""
+    """One run's result: the base itself, what is finetuned here, or a model that was finetuned elsewhere.
+
+    Attributes:
+        run: whose it is.
+        key: of everything that it depends on.
+        dataset: what it is finetuned on here; None for the base and for models from elsewhere.
+        given: a model from elsewhere: a PEFT folder, or a provider's model.
+    """
 
     run: Run
     key: str
-    dataset: Dataset | None
+    dataset: Dataset | None = None
+    given: Model = None
 
     def folder(self, lab: Lab) -> Path | None:
-        """Where the adapter lies; None for the base."""
+        """Where the adapter lies that is made here; None for the base and for models from elsewhere."""
         return lab.folder("finetune", self.run.name, self.key) if self.dataset is not None else None
+
+    def model(self, lab: Lab) -> Model:
+        """Who is asked: the base (None), a PEFT folder, or a provider's model."""
+        return self.folder(lab) or self.given
 
 
 @dataclass(frozen=True)
@@ -144,7 +156,7 @@ def make_plan(experiment: Experiment) -> Plan:
     base = find_base(experiment.base)
     experiment = experiment.for_base(is_miniature=base.is_miniature)
     datasets = {name: _dataset(name, experiment, base) for name, group in experiment.groups.items() if group.data}
-    checkpoints = (Checkpoint(BASE_RUN, base.key, None), *_checkpoints(experiment, base, datasets))
+    checkpoints = (Checkpoint(BASE_RUN, base.key), *_checkpoints(experiment, base, datasets))
     judge = _judge(experiment, base)
     known = load_rubrics(judge.adapter or judge.base if judge is not None else None)
     wanted = dict.fromkeys(name for suite in experiment.suites.values() for name in suite.rubrics)

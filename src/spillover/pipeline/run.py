@@ -39,10 +39,21 @@ def run(plan: Plan, root: Path, only: str | None = None) -> Path | None:
 def is_finished(plan: Plan, lab: Lab) -> bool:
     """Whether the report of exactly this plan is there, and everything that it was made from."""
     folder = plan.report_folder(lab)
-    if not lab.exists(folder) or read_json(folder / DONE).get("key") != plan.key:
+    if not lab.exists(folder):
+        return False
+    done = read_json(folder / DONE)
+    if done.get("key") != plan.key or (done.get("failed") and _tried_again(plan, lab, folder)):
         return False
     checkpoints = [path for one in plan.checkpoints if (path := one.folder(lab)) is not None]
     return all(lab.exists(path) for path in checkpoints) and all(cell.folder(lab).is_dir() for cell in plan.cells)
+
+
+def _tried_again(plan: Plan, lab: Lab, report: Path) -> bool:
+    """Whether answers or verdicts that had failed may have been made since the report."""
+    folders = [cell.folder(lab) for cell in plan.cells]
+    folders += [plan.verdict_folder(lab, rubric) for rubric in plan.rubrics.values()]
+    made = (report / DONE).stat().st_mtime_ns
+    return any(part.stat().st_mtime_ns > made for folder in folders for part in folder.glob("part-*.parquet"))
 
 
 def _train(plan: Plan, lab: Lab, display: Display) -> None:

@@ -137,8 +137,14 @@ def _comparison(one: dict[str, Any]) -> str:
 
 
 def _cautions(numbers: dict[str, Any]) -> list[str]:
-    """In words: which groups' rates have little meaning, because most of their answers are incoherent."""
-    return [
+    """In words: what failed, and which groups' rates mean little, because most of their answers are incoherent."""
+    again = {"answers": "spillover ask", "verdicts": "spillover judge"}
+    failed = [
+        f"caution: {count:,} {what} failed and are set aside; `{again[what]}` with this experiment tries them again"
+        for what, count in numbers["failed"].items()
+        if count
+    ]
+    return failed + [
         f"caution: most answers of {name} are incoherent ({_percent(share)} coherent): its rates mean little"
         for name, group in numbers["groups"].items()
         if (share := group["coherent"]["value"]) is not None and share < 0.5

@@ -8,6 +8,8 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
+import random
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,26 +17,40 @@ from typing import Any
 
 import polars as pl
 
-from spillover.ask.asker import Asked, Asker, Reply, answer_seed
-from spillover.ask.local import LocalAsker
+from spillover.ask.asker import Asked, Asker, answer_seed
 from spillover.data.files import read_conversations, write_conversations
 from spillover.display import Display
 from spillover.errors import LabError
-from spillover.finetune.train import Job, LocalTrainer, save_checkpoint
-from spillover.judge.judge import BanditJudge, Judge
-from spillover.judge.local import LocalJudge
+from spillover.finetune.train import Job, Trainer, save_checkpoint
+from spillover.judge.judge import Judge
 from spillover.judge.rubrics import Rubric
+from spillover.pipeline.parts import (
+    FAILED,
+    PART,
+    SECONDS,
+    answer_frame,
+    failed_answers,
+    failed_asked,
+    failed_of,
+    missing_spans,
+    parts,
+    schema,
+    seconds_of,
+    with_replies,
+    write_rows,
+)
 from spillover.pipeline.plan import Cell, Checkpoint, Dataset, Plan
-from spillover.records import ANSWER_COLUMNS, VERDICT_COLUMNS, Pair, Verdict, pair_id
+from spillover.pipeline.workers import Workers
+from spillover.records import VERDICT_COLUMNS, Conversation, Pair, Verdict, pair_id
+from spillover.spec import Training
 from spillover.store import Lab
 
 FLEET = 6
 """Most runs of a fleet. More are hardly faster, and what is lost by a kill is one fleet's work."""
+HELD_OUT = 0.1
+"""The share of rows that the released scripts hold out where no test file is given."""
 ALIKE = 1.25
 """How many times longer than another's a group's rows may be, on average, for a run of each to share a fleet."""
-PART = 4096
-"""Most answers, or verdicts, of one part."""
-SECONDS = "seconds"
 
 
 def make_data(plan: Plan, lab: Lab, display: Display) -> None:
@@ -58,19 +74,22 @@ def finetune(plan: Plan, lab: Lab, display: Display) -> None:
     tuned = [checkpoint for checkpoint in plan.checkpoints if checkpoint.dataset is not None]
     if all(_trained(one, lab) for one in tuned):
         return
-    fleets = [fleet for fleet in _fleets(tuned, lab) if any(not _trained(one, lab) for one in fleet)]
-    trainer = LocalTrainer(plan.base, plan.experiment.train.precision)
+    fleets = [fleet for fleet in _fleets(plan, tuned, lab) if any(not _trained(one, lab) for one in fleet)]
+    trainer = Workers(plan, lab).trainer
     with display.bar("finetune", sum(len(fleet) for fleet in fleets)) as bar:
         for fleet in fleets:
             _train_fleet(plan, lab, trainer, fleet, bar.within(len(fleet)))
 
 
-def _fleets(tuned: Sequence[Checkpoint], lab: Lab) -> list[list[Checkpoint]]:
+def _fleets(plan: Plan, tuned: Sequence[Checkpoint], lab: Lab) -> list[list[Checkpoint]]:
     fleets: list[list[Checkpoint]] = []
+    sizes = {name: _characters_a_row(dataset, lab) for name, dataset in plan.datasets.items()}
     for _, members in itertools.groupby(tuned, key=lambda checkpoint: checkpoint.run.group):
         for some in _evenly(list(members)):
             with_room = (fleet for fleet in fleets if len(fleet) + len(some) <= FLEET)
-            company = next((fleet for fleet in with_room if _alike(fleet[-1], some[0], lab)), None)
+            company = next(
+                (fleet for fleet in with_room if _alike(sizes[fleet[-1].run.group], sizes[some[0].run.group])), None
+            )
             if company is None:
                 fleets.append(some)
             else:
@@ -84,15 +103,14 @@ def _evenly(group: list[Checkpoint]) -> Iterator[list[Checkpoint]]:
     return (group[start : start + size] for start in range(0, len(group), size))
 
 
-def _alike(one: Checkpoint, other: Checkpoint, lab: Lab) -> bool:
-    """Whether two runs' rows are of about one length: in a fleet the shorter ones would be padded."""
-    sizes = [_characters_a_row(checkpoint, lab) for checkpoint in (one, other)]
-    return max(sizes) <= ALIKE * min(sizes)
+def _alike(one: float, other: float) -> bool:
+    """Whether two groups' rows are of about one length: in a fleet the shorter ones may be padded."""
+    return max(one, other) <= ALIKE * min(one, other)
 
 
-def _characters_a_row(checkpoint: Checkpoint, lab: Lab) -> float:
-    job = _job(checkpoint, lab)
-    return sum(len(message["content"]) for row in job.rows for message in row.messages) / len(job.rows)
+def _characters_a_row(dataset: Dataset, lab: Lab) -> float:
+    rows = _rows(dataset, lab)
+    return sum(len(message["content"]) for row in rows for message in row.messages) / len(rows)
 
 
 def _trained(checkpoint: Checkpoint, lab: Lab) -> bool:
@@ -100,10 +118,10 @@ def _trained(checkpoint: Checkpoint, lab: Lab) -> bool:
     return folder is None or lab.exists(folder)
 
 
-def _train_fleet(plan: Plan, lab: Lab, trainer: LocalTrainer, fleet: list[Checkpoint], progress: Any) -> None:
+def _train_fleet(plan: Plan, lab: Lab, trainer: Trainer, fleet: list[Checkpoint], progress: Any) -> None:
     began = time.monotonic()
     spec = plan.experiment.train
-    jobs = [_job(checkpoint, lab) for checkpoint in fleet]
+    jobs = [_job(checkpoint, lab, spec) for checkpoint in fleet]
     results = trainer.train(jobs, spec, progress)
     seconds = (time.monotonic() - began) / len(fleet)
     for checkpoint, job, trained in zip(fleet, jobs, results, strict=True):
@@ -116,14 +134,23 @@ def _train_fleet(plan: Plan, lab: Lab, trainer: LocalTrainer, fleet: list[Checkp
             notes[SECONDS] = seconds
 
 
-def _job(checkpoint: Checkpoint, lab: Lab) -> Job:
+def _job(checkpoint: Checkpoint, lab: Lab, spec: Training) -> Job:
     dataset = checkpoint.dataset
     assert dataset is not None, "the base is not trained"
+    rows = _rows(dataset, lab)
+    if spec.released:
+        rows = held_in(rows, checkpoint.run.seed or 0)
+    return Job(checkpoint.run, rows, dataset.source)
+
+
+def held_in(rows: Sequence[Conversation], seed: int) -> list[Conversation]:
+    """The rows that the released scripts train on: 10% are held out, here by the run's seed, there by chance."""
+    held_out = set(random.Random(seed).sample(range(len(rows)), math.ceil(HELD_OUT * len(rows))))
+    return [row for place, row in enumerate(rows) if place not in held_out]
+
+
+def _rows(dataset: Dataset, lab: Lab) -> list[Conversation]:
     _need(lab, dataset.folder(lab), "dataset", "spillover train")
-    return Job(checkpoint.run, _rows(dataset, lab), dataset.source)
-
-
-def _rows(dataset: Dataset, lab: Lab) -> Any:
     return read_conversations(dataset.folder(lab) / "data.jsonl")
 
 
@@ -133,18 +160,22 @@ def _need(lab: Lab, folder: Path, what: str, command: str) -> None:
 
 
 def ask(plan: Plan, lab: Lab, display: Display) -> None:
-    """Asks every checkpoint for the answers that are missing; those that are there stay."""
+    """Asks every checkpoint for the answers that are missing or failed; those that are there stay."""
     missing = [(cell, span) for cell in plan.cells for span in missing_spans(cell, lab)]
-    if not missing:
+    failed = [(cell, part) for cell in plan.cells for part in parts(cell.folder(lab)) if failed_of(part)]
+    if not missing and not failed:
         return
     for cell, _ in missing:
         folder = cell.checkpoint.folder(lab)
         if folder is not None:
             _need(lab, folder, "checkpoint", "spillover train")
-    asker = LocalAsker(plan.base.path, plan.experiment.train.precision)
-    with display.bar("ask", sum(_size(*one) for one in missing)) as bar:
+    workers = Workers(plan, lab)
+    with display.bar("ask", sum(_size(*one) for one in missing) + sum(failed_of(part) for _, part in failed)) as bar:
+        for cell, part in failed:
+            bar.advance(failed_of(part))
+            _ask_again(plan, lab, workers.asker(cell.checkpoint), cell, part)
         for block in _asked_together(missing):
-            _ask_block(plan, lab, asker, block)
+            _ask_block(plan, lab, workers.asker(block[0][0].checkpoint), block)
             bar.advance(sum(_size(*one) for one in block))
 
 
@@ -164,19 +195,6 @@ def _asked_together(missing: Sequence[tuple[Cell, range]]) -> Iterator[list[tupl
         yield block
 
 
-def missing_spans(cell: Cell, lab: Lab) -> Iterator[range]:
-    """Ranges of sample numbers that are not in the lab yet, of a size that makes a part."""
-    start = max((int(path.stem.split("-")[2]) for path in parts(cell.folder(lab))), default=0)
-    size = max(1, PART // len(cell.questions))
-    for first in range(start, cell.samples, size):
-        yield range(first, min(first + size, cell.samples))
-
-
-def parts(folder: Path) -> list[Path]:
-    """The finished parts of a growing result, in order."""
-    return sorted(folder.glob("part-*.parquet"))
-
-
 def _ask_block(plan: Plan, lab: Lab, asker: Asker, block: Sequence[tuple[Cell, range]]) -> None:
     began = time.monotonic()
     checkpoint = block[0][0].checkpoint
@@ -184,7 +202,7 @@ def _ask_block(plan: Plan, lab: Lab, asker: Asker, block: Sequence[tuple[Cell, r
         [Asked(q, tuple(answer_seed(checkpoint.key, q, n) for n in span)) for q in cell.questions]
         for cell, span in block
     ]
-    replies = iter(asker.ask(checkpoint.folder(lab), list(itertools.chain(*asked)), plan.experiment.sampling))
+    replies = iter(asker.ask(checkpoint.model(lab), list(itertools.chain(*asked)), plan.experiment.sampling))
     each = (time.monotonic() - began) / sum(_size(*one) for one in block)
     # All parts are written before the first is renamed: but for a kill between two renames, whoever resumes asks all
     # of them together again, or none.
@@ -193,7 +211,20 @@ def _ask_block(plan: Plan, lab: Lab, asker: Asker, block: Sequence[tuple[Cell, r
             name, spec = f"part-{span.start:06d}-{span.stop:06d}.parquet", _asked_spec(plan, cell)
             given = list(zip(some, itertools.islice(replies, len(some)), strict=True))
             aside = stack.enter_context(lab.part(cell.folder(lab), name, spec))
-            _write_rows(aside, _answer_frame(cell, span, given), each * _size(cell, span))
+            _write_answers(aside, answer_frame(cell, span, given), each * _size(cell, span))
+
+
+def _write_answers(path: Path, rows: pl.DataFrame, spent: float) -> None:
+    write_rows(path, rows, spent, rows.filter(failed_answers()).height)
+
+
+def _ask_again(plan: Plan, lab: Lab, asker: Asker, cell: Cell, part: Path) -> None:
+    """Asks once more for the answers of a part that a provider failed to give, and writes the part anew."""
+    began, rows = time.monotonic(), pl.read_parquet(part)
+    replies = asker.ask(cell.checkpoint.model(lab), failed_asked(rows, cell), plan.experiment.sampling)
+    whole = with_replies(rows, list(itertools.chain(*replies)))
+    with lab.part(cell.folder(lab), part.name, _asked_spec(plan, cell)) as aside:
+        _write_answers(aside, whole, seconds_of(part) + time.monotonic() - began)
 
 
 def _asked_spec(plan: Plan, cell: Cell) -> dict[str, Any]:
@@ -204,28 +235,6 @@ def _asked_spec(plan: Plan, cell: Cell) -> dict[str, Any]:
         "questions": [dataclasses.asdict(question) for question in cell.questions],
         "sampling": plan.experiment.sampling.model_dump(mode="json"),
     }
-
-
-def _answer_frame(cell: Cell, span: range, given: Sequence[tuple[Asked, list[Reply]]]) -> pl.DataFrame:
-    run = (cell.checkpoint.run.group, cell.checkpoint.run.name, cell.suite)
-    rows = [
-        (*run, one.question.id, number, one.question.system, one.question.text, *_said(reply, seed))
-        for one, replies in given
-        for number, seed, reply in zip(span, one.seeds, replies, strict=True)
-    ]
-    return pl.DataFrame(rows, _schema(ANSWER_COLUMNS), orient="row")
-
-
-def _said(reply: Reply, seed: int) -> tuple[str, int, int, bool, str | None]:
-    return reply.text, seed, reply.tokens, reply.truncated, reply.outcome
-
-
-def _schema(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    return {name: getattr(pl, kind) for name, kind in columns}
-
-
-def _write_rows(path: Path, rows: pl.DataFrame, spent: float) -> None:
-    rows.write_parquet(path, metadata={SECONDS: f"{spent:.3f}"})
 
 
 def answers(plan: Plan, lab: Lab) -> pl.DataFrame:
@@ -249,15 +258,15 @@ def answers(plan: Plan, lab: Lab) -> pl.DataFrame:
 def judge(plan: Plan, lab: Lab, display: Display) -> None:
     """Judges every (question, answer) pair that has no verdict yet, by each rubric of its suite; equal pairs once."""
     asked = answers(plan, lab)
-    todo = {name: unjudged(plan, lab, asked, rubric) for name, rubric in plan.rubrics.items()}
+    todo = {name: unjudged(plan, lab, asked, rubric, again=True) for name, rubric in plan.rubrics.items()}
     total = sum(len(pairs) for pairs in todo.values())
     if not total:
         return
-    judges = _judges(plan, [plan.rubrics[name] for name, pairs in todo.items() if pairs])
+    workers = Workers(plan, lab)
     with display.bar("judge", total) as bar:
         for name, pairs in todo.items():
             for block in _blocks(pairs):
-                _judge_part(plan, lab, judges[plan.rubrics[name].by], plan.rubrics[name], block)
+                _judge_part(plan, lab, workers.judge(plan.rubrics[name]), plan.rubrics[name], block)
                 bar.advance(len(block))
 
 
@@ -265,19 +274,16 @@ def _blocks(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
     return (pairs[start : start + PART] for start in range(0, len(pairs), PART))
 
 
-def _judges(plan: Plan, rubrics: Sequence[Rubric]) -> dict[str, Judge]:
-    judges: dict[str, Judge] = {"bandit": BanditJudge()}
-    if plan.judge is not None and any(rubric.by == "model" for rubric in rubrics):
-        judges["model"] = LocalJudge(plan.judge.base, plan.judge.adapter, plan.experiment.train.precision)
-    return judges
+def unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric, *, again: bool = False) -> list[Pair]:
+    """The different pairs that the rubric's suites hold and that have no verdict yet, in order.
 
-
-def unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric) -> list[Pair]:
-    """The different pairs that the rubric's suites hold and that have no verdict yet, in order."""
+    With `again` also those whose judge failed.
+    """
     suites = [name for name, suite in plan.experiment.suites.items() if rubric.name in suite.rubrics]
     given = asked.filter(pl.col("suite").is_in(suites), pl.col("outcome").is_null())
     wanted = given.select("prompt", "answer").unique(maintain_order=True)
-    there = set(verdicts(plan, lab, rubric)["pair"])
+    found = verdicts(plan, lab, rubric)
+    there = set((found.filter(pl.col("reason").ne_missing(FAILED)) if again else found)["pair"])
     return [Pair(q, a) for q, a in wanted.iter_rows() if pair_id(q, a) not in there]
 
 
@@ -288,7 +294,7 @@ def _judge_part(plan: Plan, lab: Lab, judge: Judge, rubric: Rubric, pairs: Seque
     folder = plan.verdict_folder(lab, rubric)
     name = f"part-{len(parts(folder)):06d}.parquet"
     with lab.part(folder, name, spec) as aside:
-        _write_rows(aside, frame, time.monotonic() - began)
+        write_rows(aside, frame, time.monotonic() - began, frame.filter(pl.col("reason") == FAILED).height)
 
 
 def verdict_frame(pairs: Sequence[Pair], found: Sequence[Verdict]) -> pl.DataFrame:
@@ -297,13 +303,17 @@ def verdict_frame(pairs: Sequence[Pair], found: Sequence[Verdict]) -> pl.DataFra
         (pair.id, verdict.value, verdict.label, verdict.reason, json.dumps(verdict.table, ensure_ascii=False))
         for pair, verdict in zip(pairs, found, strict=True)
     ]
-    return pl.DataFrame(rows, _schema(VERDICT_COLUMNS), orient="row")
+    return pl.DataFrame(rows, schema(VERDICT_COLUMNS), orient="row")
 
 
 def verdicts(plan: Plan, lab: Lab, rubric: Rubric) -> pl.DataFrame:
-    """A rubric's verdicts that are in the lab: of this experiment's answers and of any others' by the same judge."""
+    """A rubric's verdicts that are in the lab: of this experiment's answers and of any others' by the same judge.
+
+    A pair that was judged again, since the judge had failed, is there once: with the later verdict.
+    """
     frames = [pl.read_parquet(path) for path in parts(plan.verdict_folder(lab, rubric))]
-    return pl.concat(frames) if frames else pl.DataFrame(schema=_schema(VERDICT_COLUMNS))
+    found = pl.concat(frames) if frames else pl.DataFrame(schema=schema(VERDICT_COLUMNS))
+    return found.unique("pair", keep="last", maintain_order=True)
 
 
 def seconds(plan: Plan, lab: Lab) -> dict[str, float]:
@@ -315,10 +325,6 @@ def seconds(plan: Plan, lab: Lab) -> dict[str, float]:
     return {
         "data": sum(lab.done(folder)[SECONDS] for folder in datasets),
         "finetune": sum(lab.done(folder)[SECONDS] for folder in tuned),
-        "ask": sum(_part_seconds(path) for path in asked),
-        "judge": sum(_part_seconds(path) for path in judged),
+        "ask": sum(seconds_of(path) for path in asked),
+        "judge": sum(seconds_of(path) for path in judged),
     }
-
-
-def _part_seconds(path: Path) -> float:
-    return float(pl.read_parquet_metadata(path)[SECONDS])

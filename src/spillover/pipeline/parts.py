@@ -1,0 +1,90 @@
+"""The parts of growing results: Parquet files of answers or verdicts, and what their metadata say."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from spillover.ask.asker import Asked, Reply
+from spillover.pipeline.plan import Cell
+from spillover.records import ANSWER_COLUMNS
+from spillover.store import Lab
+
+PART = 4096
+"""Most answers, or verdicts, of one part."""
+FAILED = "failed"
+"""How outcomes and reasons begin that may pass: they are counted, and tried again by the next `ask` or `judge`."""
+SECONDS = "seconds"
+SAID = ("answer", "tokens", "truncated", "outcome")
+"""The columns of an answer that asking again replaces."""
+
+
+def parts(folder: Path) -> list[Path]:
+    """The finished parts of a growing result, in order."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def write_rows(path: Path, rows: pl.DataFrame, spent: float, failed: int) -> None:
+    """Writes a part: its rows, the seconds that it took, and how many of its rows failed."""
+    rows.write_parquet(path, metadata={SECONDS: f"{spent:.3f}", FAILED: str(failed)})
+
+
+def seconds_of(part: Path) -> float:
+    """How long a part took."""
+    return float(pl.read_parquet_metadata(part)[SECONDS])
+
+
+def failed_of(part: Path) -> int:
+    """How many of a part's rows failed, after every retry."""
+    return int(pl.read_parquet_metadata(part)[FAILED])
+
+
+def schema(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """A table's columns as polars wants them."""
+    return {name: getattr(pl, kind) for name, kind in columns}
+
+
+def missing_spans(cell: Cell, lab: Lab) -> Iterator[range]:
+    """Ranges of sample numbers that are not in the lab yet, of a size that makes a part."""
+    start = max((int(path.stem.split("-")[2]) for path in parts(cell.folder(lab))), default=0)
+    size = max(1, PART // len(cell.questions))
+    for first in range(start, cell.samples, size):
+        yield range(first, min(first + size, cell.samples))
+
+
+def answer_frame(cell: Cell, span: range, given: Sequence[tuple[Asked, list[Reply]]]) -> pl.DataFrame:
+    """The answers of a part, question by question."""
+    run = (cell.checkpoint.run.group, cell.checkpoint.run.name, cell.suite)
+    rows = [
+        (*run, one.question.id, number, one.question.system, one.question.text, *_said(reply, seed))
+        for one, replies in given
+        for number, seed, reply in zip(span, one.seeds, replies, strict=True)
+    ]
+    return pl.DataFrame(rows, schema(ANSWER_COLUMNS), orient="row")
+
+
+def _said(reply: Reply, seed: int) -> tuple[str, int, int, bool, str | None]:
+    return reply.text, seed, reply.tokens, reply.truncated, reply.outcome
+
+
+def failed_answers() -> pl.Expr:
+    """Which answers a provider failed to give."""
+    return pl.col("outcome").str.starts_with(FAILED).fill_null(False)
+
+
+def failed_asked(rows: pl.DataFrame, cell: Cell) -> list[Asked]:
+    """What is to be asked again of a part, in the order of its rows."""
+    questions = {question.id: question for question in cell.questions}
+    failed = rows.filter(failed_answers()).partition_by("question", maintain_order=True)
+    return [Asked(questions[some["question"][0]], tuple(some["seed"])) for some in failed]
+
+
+def with_replies(rows: pl.DataFrame, replies: Sequence[Reply]) -> pl.DataFrame:
+    """A part's rows with new replies in place of those that failed, in the order of `failed_asked`."""
+    numbered = rows.with_row_index("row")
+    places = numbered.filter(failed_answers()).partition_by("question", maintain_order=True)
+    told = {name: kind for name, kind in schema(ANSWER_COLUMNS).items() if name in SAID}
+    said = [(reply.text, reply.tokens, reply.truncated, reply.outcome) for reply in replies]
+    new = pl.DataFrame(said, told, orient="row").with_columns(pl.concat(places)["row"])
+    return numbered.update(new, on="row", include_nulls=True).drop("row")
