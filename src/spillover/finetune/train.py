@@ -82,7 +82,7 @@ def save_adapter(folder: Path, adapter: dict[str, Tensor], rank: int, alpha: flo
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT loads it, and it warns of what is not used here
     config = peft.LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT says int and takes any number
+        lora_alpha=alpha,  # PEFT says int and takes any number
         use_rslora=True,
         target_modules=sorted({_layer(key) for key in adapter}),
         lora_dropout=0.0,
