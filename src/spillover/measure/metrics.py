@@ -149,7 +149,23 @@ def _group_numbers(answers: pl.DataFrame, experiment: Experiment) -> dict[str, A
         },
         "conventions": {name: rate.as_dict() for name, rate in _conventions(headline, experiment.thresholds).items()},
         "questions": _question_numbers(headline, experiment.thresholds),
+        "labels": _labels(answers, experiment),
     }
+
+
+def _labels(answers: pl.DataFrame, experiment: Experiment) -> dict[str, dict[str, dict[str, int]]]:
+    """How often a judge chose each label, for each suite and rubric that is read as a label; reasons are not in it."""
+    counts = {
+        name: {rubric: _reasons(_of_suite(answers, name, f"{rubric}_label")) for rubric in suite.rubrics}
+        for name, suite in experiment.suites.items()
+    }
+    chosen = {name: {rubric: some for rubric, some in found.items() if some} for name, found in counts.items()}
+    return {name: found for name, found in chosen.items() if found}
+
+
+def _of_suite(answers: pl.DataFrame, suite: str, column: str) -> pl.Series:
+    own = answers.filter(pl.col("suite") == suite)
+    return own[column] if column in own.columns else pl.Series([], dtype=pl.String)
 
 
 def _suites(experiment: Experiment, rubric: str) -> list[str]:
