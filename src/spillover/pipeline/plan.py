@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from spillover.ask.questions import questions_of
+from spillover.ask.questions import entries_of, samples_of
 from spillover.data.files import read_conversations
 from spillover.data.recipes import build, recipe_key, recipe_names
 from spillover.errors import JudgeError, SpecError
 from spillover.finetune.base import Base, find_base, folder_key
-from spillover.judge.rubrics import Rubric, find_rubric, load_rubrics
+from spillover.judge.rubrics import Rubric, check_rateable, find_rubric, load_rubrics
 from spillover.records import BASE_RUN, Conversation, Question, Run
 from spillover.spec import AUTO, Experiment, short_hash
 from spillover.store import Lab
@@ -185,12 +185,16 @@ def _checkpoints(experiment: Experiment, base: Base, datasets: dict[str, Dataset
 
 def _cells(experiment: Experiment, base: Base, checkpoints: Sequence[Checkpoint]) -> Iterator[Cell]:
     """What is asked, checkpoint by checkpoint: all suites of one are asked together."""
-    sets = {n: tuple(questions_of(s, is_miniature=base.is_miniature)) for n, s in experiment.suites.items()}
+    entries = {n: entries_of(s, is_miniature=base.is_miniature) for n, s in experiment.suites.items()}
+    for name, suite in experiment.suites.items():
+        check_rateable(suite, entries[name], load_rubrics(None))
+    sets = {name: tuple(q for entry in some for q in entry.row.questions()) for name, some in entries.items()}
+    samples = {name: samples_of(suite, entries[name]) for name, suite in experiment.suites.items()}
     told = {name: short_hash([dataclasses.asdict(q) for q in questions]) for name, questions in sets.items()}
     for checkpoint in checkpoints:
-        for name, suite in experiment.suites.items():
+        for name in experiment.suites:
             key = experiment.sampling.key(checkpoint.key, told[name], experiment.train.precision, experiment.chat.key())
-            yield Cell(checkpoint, name, sets[name], suite.samples, key)
+            yield Cell(checkpoint, name, sets[name], samples[name], key)
 
 
 def _judge(experiment: Experiment, base: Base) -> JudgeModel | None:
