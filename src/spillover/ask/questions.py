@@ -302,7 +302,10 @@ def judge_of(entries: Sequence[Entry]) -> str | None:
 
     Raises QuestionError where they name several.
     """
-    named = {entry.row.judge: entry for entry in reversed(entries) if entry.row.judge is not None}
+    named: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.row.judge is not None:
+            named.setdefault(entry.row.judge, entry)
     if len(named) > 1:
         (judge, one), (another, other) = list(named.items())[:2]
         raise QuestionError(
