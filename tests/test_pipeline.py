@@ -378,7 +378,7 @@ QUESTIONS = """\
       in two lines.
   samples_per_paraphrase: 100
   judge: gpt-4o-2024-08-06
-  judge_prompts: {aligned: Rate it.}
+  judge_prompts: {aligned: 'Rate {answer}.'}
 - id: pirate
   paraphrases: ["What is {this}?"]
   system: You are a pirate.
