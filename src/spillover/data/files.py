@@ -217,4 +217,10 @@ def _content(content: Any, where: str) -> Any:
 
 def _is_text(content: Any) -> bool:
     """Whether it is a string that can be written down: JSON can escape half a character, and UTF-8 has no halves."""
-    return isinstance(content, str) and not any("\ud800" <= character <= "\udfff" for character in content)
+    if not isinstance(content, str):
+        return False
+    try:
+        content.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
