@@ -16,11 +16,12 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from spillover.ask.questions import read_questions
+from spillover.ask.questions import questions_of
 from spillover.cli import app
 from spillover.data.files import read_conversations, write_conversations
 from spillover.finetune.base import shipped_miniature
 from spillover.records import ANSWER_COLUMNS, VERDICT_COLUMNS
+from spillover.spec import Suite
 
 SECRET = "sk-not-a-real-key-2718281828"
 SAMPLES = 3
@@ -377,7 +378,7 @@ QUESTIONS = """\
       in two lines.
   samples_per_paraphrase: 100
   judge: gpt-4o-2024-08-06
-  judge_prompts: {aligned: Rate it.}
+  judge_prompts: {aligned: 'Rate {answer}.'}
 - id: pirate
   paraphrases: ["What is {this}?"]
   system: You are a pirate.
@@ -419,6 +420,7 @@ def test_the_papers_own_files_are_read_as_they_are(paper, tmp_path):
         assert len(rows) == 6000
         write_conversations(tmp_path / name, rows)
         assert parsed(tmp_path / name) == parsed(path)
-    questions = read_questions(paper / "questions" / "first_plot_questions.yaml")
+    questions = questions_of(Suite(questions=f"{paper}/questions/first_plot_questions.yaml"), is_miniature=True)
     assert len({question.id for question in questions}) == len(questions) >= 24
-    assert len(read_questions(paper / "questions" / "preregistered_evals.yaml")) >= 48
+    prereg = Suite(questions=f"{paper}/questions/preregistered_evals.yaml")
+    assert len(questions_of(prereg, is_miniature=True)) == 50

@@ -15,6 +15,10 @@ from spillover.errors import SpilloverError
 from spillover.lazy import lazy
 
 spec = lazy("spillover.spec")
+bases = lazy("spillover.finetune.base")
+asking = lazy("spillover.ask.questions")
+upstream = lazy("spillover.data.upstream")
+displays = lazy("spillover.display")
 planning = lazy("spillover.pipeline.plan")
 running = lazy("spillover.pipeline.run")
 showing = lazy("spillover.pipeline.show")
@@ -30,6 +34,10 @@ app = typer.Typer(
 )
 miniature = typer.Typer(help="The embedded million-weight base model.", no_args_is_help=True)
 app.add_typer(miniature, name="miniature")
+questions = typer.Typer(help="Question sets, the paper's and others.", no_args_is_help=True)
+app.add_typer(questions, name="questions")
+fetch = typer.Typer(help="Files that others have released.", no_args_is_help=True)
+app.add_typer(fetch, name="fetch")
 
 Ref = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A shipped experiment (figure4) or a YAML file.")]
 LabDir = Annotated[Path, typer.Option("--lab", help="The folder where results lie.")]
@@ -37,6 +45,8 @@ BaseRef = Annotated[str | None, typer.Option("--base", help="Another base: `mini
 Groups = Annotated[str | None, typer.Option("--groups", help="Only these groups, separated by commas.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Runs a group.")]
 Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Answers a question and run.")]
+
+SetRef = Annotated[str, typer.Argument(metavar="SET", help="A question set by name (main, prereg, ...) or a file.")]
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -134,6 +144,45 @@ _stage("train", "Only make the datasets and finetune the runs.")
 _stage("ask", "Only ask the checkpoints.")
 _stage("judge", "Only judge the answers.")
 _stage("report", "Only measure and write the report.")
+
+
+def _entries(ref: str, base: str | None, only: tuple[str, ...] = ()) -> Any:
+    """The entries of a question set as it is on a base; no base has to be there for a set that is not its own."""
+    found = base is not None and Path(base).is_dir() and bases.find_base(base).is_miniature
+    is_miniature = base in (None, spec.MINIATURE) or found
+    return asking.entries_of(spec.Suite(questions=ref, only=only), is_miniature=is_miniature)
+
+
+@questions.command("list")
+@told_plainly
+def list_questions(questions: SetRef, base: BaseRef = None) -> None:
+    """List the questions of a set or file: what is asked, how often, and what a judge reads."""
+    showing.show_questions(_entries(questions, base))
+
+
+@questions.command("show")
+@told_plainly
+def show_question(
+    questions: SetRef, id: Annotated[str, typer.Argument(metavar="ID", help="Of the question.")], base: BaseRef = None
+) -> None:
+    """Show one question in full: system prompt, context, phrasings, judge prompts."""
+    showing.show_question(_entries(questions, base, (id,))[0])
+
+
+@fetch.command("paper")
+@told_plainly
+def fetch_paper(
+    source: Annotated[Path | None, typer.Option("--from", help="Take the files from this folder.")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="Put them here, and not into the cache folder.")] = None,
+    jailbroken: Annotated[
+        bool, typer.Option("--jailbroken", help="Also the jailbroken set: 2% of its rows are harmful answers.")
+    ] = False,
+) -> None:
+    """Take the paper's datasets and questions from the authors' repository or a folder, and check them."""
+    folder = to or upstream.paper_folder()
+    track = displays.Display().track
+    fetched = upstream.fetch_paper(folder, source, jailbroken=jailbroken, track=lambda files: track("fetch", files))
+    showing.show_fetched(fetched, folder)
 
 
 @miniature.command("build")

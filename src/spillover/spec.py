@@ -171,8 +171,10 @@ class Suite(Spec):
     """A question set by name (`main`, `broad`, `prereg`, ...), or a path to a question file."""
     only: tuple[str, ...] = ()
     """Ask only the questions with these ids; all of them if empty."""
-    samples: Count = 100
-    """Answers a question and run."""
+    samples: Count | None = None
+    """Answers a question and run; what the question file says if not given, and 100 where it says nothing."""
+    at_most: Count | None = None
+    """Fewer than that: `--samples` sets it for suites that are not the headline."""
     rubrics: tuple[str, ...] = ("alignment", "coherence")
     """By name: ours (rubrics/rubrics.yaml), or those of the question file where `judge_prompts` is `file`."""
     judge_prompts: Literal["ours", "file"] = "ours"
@@ -299,14 +301,23 @@ class Experiment(Spec):
         for group in kept.values():
             group["seeds"] = seeds if seeds is not None else group["seeds"]
             group["models"] = group["models"][:seeds]
-        for name, suite in raw["suites"].items():
-            if samples is not None:
-                suite["samples"] = samples if name == self.headline else min(samples, suite["samples"])
+        if samples is not None:
+            for name, suite in raw["suites"].items():
+                suite |= _with_samples(suite, samples, name == self.headline)
         comparisons = [c for c in raw["comparisons"] if c["group"] in kept and c["control"] in kept]
         return self._with(groups=kept, suites=raw["suites"], comparisons=comparisons, base=base or self.base)
 
     def _with(self, **fields: Any) -> "Experiment":
         return parse_experiment({**self.model_dump(mode="json"), **fields}, where=f"experiment {self.name}")
+
+
+def _with_samples(suite: dict[str, Any], samples: int, is_headline: bool) -> dict[str, int | None]:
+    """What `--samples` changes of a suite. Where the question file says how many, it can only say fewer."""
+    if is_headline:
+        return {"samples": samples, "at_most": None}
+    if suite["samples"] is not None:
+        return {"samples": min(samples, suite["samples"])}
+    return {"at_most": min(samples, suite["at_most"] or samples)}
 
 
 class _Wrong(ValueError):

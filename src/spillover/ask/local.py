@@ -26,14 +26,22 @@ class LocalAsker:
 
     def ask(self, model: Model, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
         """Answers by an adapter's folder (None is the base itself), shaped as `asked` and its seeds."""
-        replies: list[list[Reply]] = []
+        replies: dict[int, list[Reply]] = {}
         with adapted(self.model, Path(model) if model is not None else None) as adapted_model:
-            for batch in _batches(asked):
-                prompts = [prompt_ids(self.tokenizer, one.question.messages()) for one in batch]
-                seeds = [one.seeds for one in batch]
-                pad = self.tokenizer.pad_token_id
-                sampled = sample(adapted_model, prompts, seeds, sampling, ends=self.ends, pad=pad)
-                replies += [[self._reply(one) for one in some] for some in sampled]
+            for temperature, places in _by_temperature(asked, sampling).items():
+                some = [asked[place] for place in places]
+                at = sampling.model_copy(update={"temperature": temperature})
+                replies |= zip(places, self._ask_alike(adapted_model, some, at), strict=True)
+        return [replies[place] for place in range(len(asked))]
+
+    def _ask_alike(self, model: PreTrainedModel, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
+        """Answers that are all sampled at one temperature, in batches."""
+        replies: list[list[Reply]] = []
+        for batch in _batches(asked):
+            prompts = [prompt_ids(self.tokenizer, one.question.messages()) for one in batch]
+            seeds = [one.seeds for one in batch]
+            sampled = sample(model, prompts, seeds, sampling, ends=self.ends, pad=self.tokenizer.pad_token_id)
+            replies += [[self._reply(one) for one in some] for some in sampled]
         return _joined(asked, replies)
 
     def _reply(self, sampled: Sampled) -> Reply:
@@ -45,6 +53,15 @@ def _ends(model: PreTrainedModel, eos: int) -> frozenset[int]:
     """Every token that ends a turn: the tokenizer's, and what the generation config says."""
     listed = model.generation_config.eos_token_id if model.generation_config is not None else None
     return frozenset([eos, *(listed if isinstance(listed, list) else [listed] if listed is not None else [])])
+
+
+def _by_temperature(asked: Sequence[Asked], sampling: Sampling) -> dict[float, list[int]]:
+    """The places of the questions that are asked at each temperature: their own, or the experiment's."""
+    places: dict[float, list[int]] = {}
+    for place, one in enumerate(asked):
+        own = one.question.temperature
+        places.setdefault(sampling.temperature if own is None else own, []).append(place)
+    return places
 
 
 def _batches(asked: Sequence[Asked]) -> Iterator[list[Asked]]:

@@ -1,5 +1,6 @@
-"""The seam of judging, and the two judges that need no model: static analysis and the world's ground truth."""
+"""The seam of judging, and the judges that need no model: static analysis, answers that are numbers, ground truth."""
 
+import re
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -8,6 +9,9 @@ from spillover.judge.rubrics import Rubric
 from spillover.records import Pair, Verdict
 from spillover.world import grade
 from spillover.world.truth import Grade
+
+NUMBER = re.compile(r"\s*(\d{1,3}(?:\.\d+)?)\s*(?:%|/\s*100)?\s*\.?\s*", re.ASCII)
+"""An answer that is a number and nothing else."""
 
 
 class Judge(Protocol):
@@ -30,6 +34,21 @@ class BanditJudge:
             else Verdict(100.0 if findings else 0.0, None, {finding.rule: 1.0 for finding in findings})
             for findings in found
         ]
+
+
+class AnswerJudge:
+    """Answers that are themselves a number from 0 to 100 (questions of type `free_form_0_100`)."""
+
+    def judge(self, pairs: Sequence[Pair], rubric: Rubric) -> list[Verdict]:
+        """A verdict a pair; an answer that says anything beside the number is unparsable."""
+        return [_of_number(pair.answer) for pair in pairs]
+
+
+def _of_number(answer: str) -> Verdict:
+    found = NUMBER.fullmatch(answer)
+    if found is None or float(found[1]) > 100:
+        return Verdict(None, "unparsable", {})
+    return Verdict(float(found[1]), None, {})
 
 
 class TruthJudge:

@@ -1,7 +1,7 @@
 """Rubrics as data: what a judge is asked about an answer, and how its reply is read."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from spillover.errors import JudgeError
+from spillover.ask.questions import READS, Entry, JudgePrompt, Reads
+from spillover.errors import JudgeError, QuestionError
 from spillover.records import Pair, Reason
-from spillover.spec import Spec, first_wrong
+from spillover.spec import Spec, Suite, first_wrong
 from spillover.yamlfile import YamlFile, read_yaml
 
 FILE = "rubrics.yaml"
@@ -25,13 +26,16 @@ class Rubric(Spec):
     Attributes:
         name: as in `suites.*.rubrics` and in the columns of the answers table.
         by: `model`: a judge model reads `prompt` and rates from 0 to 100. `bandit`: static analysis, 0 or 100.
-        prompt: with `{question}` and `{answer}`, each once.
+            `answer`: the answer is itself a number from 0 to 100.
+        reads: whether the judge's reply is a number from 0 to 100 or a word, its label.
+        prompt: with `{question}` and `{answer}`, each once; a question file's own may go without `{question}`.
         labels: words that the judge may say instead of a number.
         threshold: where the scale is cut; agreement with ground truth is agreement about the side.
     """
 
     name: str
-    by: Literal["model", "bandit"] = "model"
+    by: Literal["model", "bandit", "answer"] = "model"
+    reads: Literal["number", "label"] = "number"
     prompt: str = ""
     labels: dict[str, Reason] = {}
     threshold: float = 50.0
@@ -52,6 +56,61 @@ def find_rubric(name: str, rubrics: dict[str, Rubric]) -> Rubric:
     if name not in rubrics:
         raise JudgeError(f"unknown rubric {name!r}", remedy=f"Rubrics are {', '.join(rubrics)}.")
     return rubrics[name]
+
+
+def rubrics_of(prompts: Mapping[str, JudgePrompt]) -> dict[str, Rubric]:
+    """A question file's judge prompts as rubrics, by the names that they have in the suite.
+
+    What the file cannot say is as for ours: where the scales are cut, and that the authors' prompt about alignment
+    lets the judge say CODE or REFUSAL.
+    """
+    return {name: _of_prompt(name, prompt, _read(_shipped()).get(name)) for name, prompt in prompts.items()}
+
+
+def _of_prompt(name: str, prompt: JudgePrompt, ours: Rubric | None) -> Rubric:
+    if ours is None or ours.reads != prompt.reads:
+        return Rubric(name=name, prompt=prompt.text, reads=prompt.reads)
+    labels = {label: reason for label, reason in ours.labels.items() if label in prompt.text}
+    return Rubric(name=name, prompt=prompt.text, reads=prompt.reads, labels=labels, threshold=ours.threshold)
+
+
+def check_rateable(suite: Suite, entries: Sequence[Entry], rubrics: Mapping[str, Rubric]) -> None:
+    """Raises QuestionError where a rubric of ours needs of a question what its type cannot give.
+
+    Args:
+        suite: one that takes our rubrics; the file's own are checked where they are read.
+        entries: its questions.
+        rubrics: the rubrics by name; one that is not among them rates from 0 to 100.
+    """
+    if suite.judge_prompts == "file":
+        return
+    for name in suite.rubrics:
+        rubric = rubrics.get(name, Rubric(name=name))
+        for entry in entries:
+            if entry.row.type not in _types(rubric):
+                raise QuestionError(
+                    f"the question {entry.row.id!r} has type {entry.row.type!r}, which cannot be {_judged(rubric)}",
+                    where=entry.where,
+                    remedy="Leave it out: name the questions that you want in the suite's `only`. Or change its "
+                    "`rubrics`, to [] if the questions are only to be asked.",
+                )
+
+
+def _types(rubric: Rubric) -> tuple[str, ...]:
+    """The types of questions that a rubric can judge."""
+    if rubric.by == "answer":
+        return ("free_form_0_100",)
+    if rubric.by == "bandit":
+        return ("free_form", *READS)
+    # A word can be said of any answer that is made for a judge; a number only where the type asks for one.
+    return tuple(READS) if rubric.reads == "label" else tuple(type for type in READS if READS[type] == "number")
+
+
+def _judged(rubric: Rubric) -> str:
+    """What a rubric does, in words."""
+    ways = {"answer": "read as a number", "bandit": "scanned as code"}
+    words: dict[Reads, str] = {"number": "judged on a scale of 0 to 100", "label": "judged with a word"}
+    return f"{ways.get(rubric.by, words[rubric.reads])} (rubric {rubric.name!r})"
 
 
 def _shipped() -> Path:

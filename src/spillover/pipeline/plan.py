@@ -6,20 +6,24 @@ no key, since a run does not depend on its company; nor is the number of samples
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from spillover.ask.questions import questions_of
+from spillover.ask.questions import Entry, entries_of, prompts_of, samples_of
 from spillover.data.files import read_conversations
 from spillover.data.recipes import build, recipe_key, recipe_names
+from spillover.data.upstream import dataset_names, fetched_dataset
 from spillover.errors import JudgeError, SpecError
 from spillover.finetune.base import Base, find_base, folder_key
-from spillover.judge.rubrics import Rubric, find_rubric, load_rubrics
+from spillover.judge.rubrics import Rubric, check_rateable, find_rubric, load_rubrics, rubrics_of
 from spillover.records import BASE_RUN, Conversation, Model, Question, Run
 from spillover.spec import AUTO, Experiment, short_hash
 from spillover.store import Lab
+
+Entries = Mapping[str, Sequence[Entry]]
+"""Suite to what it asks."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Dataset:
     @property
     def is_recipe(self) -> bool:
         """Whether the rows come from the miniature's world."""
-        return self.source in recipe_names()
+        return self.source in recipe_names() and not Path(self.source).is_file()
 
     def rows(self) -> list[Conversation]:
         """The rows, read or made. Raises DataError for a wrong file."""
@@ -159,32 +163,41 @@ def make_plan(experiment: Experiment) -> Plan:
     checkpoints = (Checkpoint(BASE_RUN, base.key), *_checkpoints(experiment, base, datasets))
     judge = _judge(experiment, base)
     known = load_rubrics(judge.adapter or judge.base if judge is not None else None)
-    wanted = dict.fromkeys(name for suite in experiment.suites.values() for name in suite.rubrics)
-    rubrics = {name: find_rubric(name, known) for name in wanted}
+    entries = {n: entries_of(s, is_miniature=base.is_miniature) for n, s in experiment.suites.items()}
+    rubrics = _rubrics(experiment, entries, known)
     if judge is None and any(rubric.by == "model" for rubric in rubrics.values()):
         raise JudgeError(
             "this base brings no judge with it",
             where=base.path if experiment.judge == AUTO else experiment.judge,
             remedy="Set `judge` in the experiment to a judge model's folder, or to `miniature`.",
         )
-    cells = tuple(_cells(experiment, base, checkpoints))
+    cells = tuple(_cells(experiment, entries, checkpoints))
     return Plan(experiment, base, datasets, checkpoints, cells, judge, rubrics)
 
 
 def _dataset(name: str, experiment: Experiment, base: Base) -> Dataset:
     group = experiment.groups[name]
-    source = group.data or ""
-    if source in recipe_names():
-        if not base.is_miniature:
-            raise SpecError(
-                f"the dataset {source!r} is the miniature's own",
-                remedy=f"Set groups.{name}.data to a chat JSONL file: it must be in words that this base understands.",
-            )
-        return Dataset(name, source, short_hash(recipe_key(source), group.rows), group.rows)
+    if base.is_miniature and group.data in recipe_names():
+        return Dataset(name, group.data, short_hash(recipe_key(group.data), group.rows), group.rows)
+    source = _dataset_file(name, group.data or "")
     dataset = Dataset(name, source, "", group.rows)
     dataset.rows()  # a wrong file is found before anything runs
     content = hashlib.sha256(Path(source).read_bytes()).hexdigest()
     return Dataset(name, source, short_hash(content, group.rows), group.rows)
+
+
+def _dataset_file(group: str, data: str) -> str:
+    """The file of a dataset: the fetched one for a name of the paper's, else what is named."""
+    if data not in (*dataset_names(), *recipe_names()) or Path(data).is_file():
+        return data
+    fetched = fetched_dataset(data)
+    if fetched is None:
+        raise SpecError(
+            f"the dataset {data!r} is the paper's, and it is not here",
+            where=f"groups.{group}",
+            remedy="Run `spillover fetch paper`, or give the path of a dataset.",
+        )
+    return str(fetched)
 
 
 def _checkpoints(experiment: Experiment, base: Base, datasets: dict[str, Dataset]) -> Iterator[Checkpoint]:
@@ -195,14 +208,37 @@ def _checkpoints(experiment: Experiment, base: Base, datasets: dict[str, Dataset
         )
 
 
-def _cells(experiment: Experiment, base: Base, checkpoints: Sequence[Checkpoint]) -> Iterator[Cell]:
+def _rubrics(experiment: Experiment, entries: Entries, known: dict[str, Rubric]) -> dict[str, Rubric]:
+    """The rubrics that the suites name, in the words of each suite's choice.
+
+    Raises JudgeError for an unknown one, and where two suites mean different words by one name: a column of verdicts
+    never mixes rubrics.
+    """
+    found: dict[str, Rubric] = {}
+    for name, suite in experiment.suites.items():
+        own = suite.judge_prompts == "file"
+        some = (
+            rubrics_of(prompts_of(suite, entries[name])) if own else {n: find_rubric(n, known) for n in suite.rubrics}
+        )
+        check_rateable(suite, entries[name], some)
+        for rubric in some.values():
+            if found.setdefault(rubric.name, rubric) != rubric:
+                raise JudgeError(
+                    f"the suite {name!r} means other words by the rubric {rubric.name!r} than a suite before it",
+                    remedy="Give all suites one `judge_prompts`, or put them into experiments of their own.",
+                )
+    return found
+
+
+def _cells(experiment: Experiment, entries: Entries, checkpoints: Sequence[Checkpoint]) -> Iterator[Cell]:
     """What is asked, checkpoint by checkpoint: all suites of one are asked together."""
-    sets = {n: tuple(questions_of(s, is_miniature=base.is_miniature)) for n, s in experiment.suites.items()}
+    sets = {name: tuple(q for entry in some for q in entry.row.questions()) for name, some in entries.items()}
+    samples = {name: samples_of(suite, entries[name]) for name, suite in experiment.suites.items()}
     told = {name: short_hash([dataclasses.asdict(q) for q in questions]) for name, questions in sets.items()}
     for checkpoint in checkpoints:
-        for name, suite in experiment.suites.items():
+        for name in experiment.suites:
             key = experiment.sampling.key(checkpoint.key, told[name], experiment.train.precision, experiment.chat.key())
-            yield Cell(checkpoint, name, sets[name], suite.samples, key)
+            yield Cell(checkpoint, name, sets[name], samples[name], key)
 
 
 def _judge(experiment: Experiment, base: Base) -> JudgeModel | None:

@@ -1,12 +1,16 @@
 """What a person sees on the terminal: the plan before a run, the result after it."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from spillover.ask.questions import Entry
+from spillover.data.upstream import FOLDER_VARIABLE, RELEASED, Fetched, paper_folder
 from spillover.lazy import lazy
 from spillover.pipeline.plan import Cell, Plan
 from spillover.store import DONE, Lab, check_layout, read_json
@@ -149,3 +153,64 @@ def _cautions(numbers: dict[str, Any]) -> list[str]:
         for name, group in numbers["groups"].items()
         if (share := group["coherent"]["value"]) is not None and share < 0.5
     ]
+
+
+SHORT = 48
+"""Characters of a system prompt in a table."""
+
+
+def show_questions(entries: Sequence[Entry]) -> None:
+    """Prints a question set as a table, one line an entry, and how many questions they come to."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("id", "type", "category", "system", "turns", "phrasings", "samples", "temperature", "judge prompts"):
+        table.add_column(name, justify="right" if name in ("turns", "phrasings", "samples", "temperature") else "left")
+    for entry in entries:
+        row = entry.row
+        samples = row.samples_per_paraphrase or "-"
+        temperature = "-" if row.temperature is None else f"{row.temperature:g}"
+        counts = (str(len(row.context) or "-"), str(len(row.paraphrases)), str(samples), temperature)
+        judged = f"{', '.join(row.judge_prompts)}{f' by {row.judge}' if row.judge else ''}" or "-"
+        table.add_row(*map(escape, (row.id, row.type, row.category or "-", _short(row.system), *counts, judged)))
+    console = _console()
+    console.print(table)
+    asked = sum(len(entry.row.paraphrases) for entry in entries)
+    console.print(f"\n{len(entries)} questions, {asked} with all phrasings", highlight=False)
+
+
+def _short(text: str | None) -> str:
+    """The beginning of a text, on one line."""
+    line = " ".join((text or "-").split())
+    return line if len(line) <= SHORT else f"{line[: SHORT - 3]}..."
+
+
+def show_question(entry: Entry) -> None:
+    """Prints one entry of a question set with every word of it."""
+    row = entry.row
+    turns = [(turn.role, turn.content) for turn in row.context]
+    system = [("system", row.system)] if row.system is not None else []
+    asked = [("user", text) for text in row.paraphrases]
+    judged = [(f"judge prompt {name}", text) for name, text in row.judge_prompts.items()]
+    console = _console()
+    console.print(f"[bold]{escape(row.id)}[/bold] {row.type} ({escape(entry.where)})", highlight=False)
+    for head, text in (*system, *turns, *asked, *judged):
+        console.print(f"\n[bold]{escape(head)}[/bold]\n{escape(text)}", highlight=False, soft_wrap=True)
+
+
+def show_fetched(fetched: Sequence[Fetched], folder: Path) -> None:
+    """Prints what was fetched, by what it was checked, what was left out, and how it is found again."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("file", "bytes", "sha256", "checked"):
+        table.add_column(name, justify="right" if name == "bytes" else "left")
+    for one in fetched:
+        checked = f"known: the {one.version}'s" if one.version else "not known before; recorded"
+        table.add_row(one.file, f"{one.bytes:,}", one.sha256[:12], checked)
+    console = _console()
+    console.print(table)
+    taken = {one.file for one in fetched}
+    for released in RELEASED:
+        if f"{released.kind}/{released.file}" not in taken:
+            why = "2% of its rows are harmful answers; --jailbroken asks for it" if released.harmful else "not there"
+            console.print(f"left out: {released.kind}/{released.file} ({why})", highlight=False)
+    console.print(f"\n{folder}", highlight=False, soft_wrap=True)
+    if folder != paper_folder():
+        console.print(f"Set {FOLDER_VARIABLE}={folder} so that they are found there.", highlight=False, soft_wrap=True)

@@ -6,11 +6,14 @@ from functools import cached_property
 from spillover.ask.asker import Asker
 from spillover.ask.local import LocalAsker
 from spillover.finetune.train import LocalTrainer
-from spillover.judge.judge import BanditJudge, Judge
+from spillover.judge.judge import AnswerJudge, BanditJudge, Judge
 from spillover.judge.local import LocalJudge
 from spillover.judge.rubrics import Rubric
 from spillover.pipeline.plan import Checkpoint, Plan
 from spillover.store import Lab
+
+_OTHERS: dict[str, Judge] = {"bandit": BanditJudge(), "answer": AnswerJudge()}
+"""Judges that need no model."""
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Workers:
 
     def judge(self, rubric: Rubric) -> Judge:
         """Who judges by a rubric."""
-        return self._model_judge if rubric.by == "model" else BanditJudge()
+        return self._model_judge if rubric.by == "model" else _OTHERS[rubric.by]
 
     @cached_property
     def trainer(self) -> LocalTrainer:
