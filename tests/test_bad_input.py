@@ -103,9 +103,10 @@ def test_a_missing_dataset_is_named(experiment, refused):
     assert "nowhere.jsonl: cannot be read: No such file or directory\n  Give the path of a chat JSONL file." in told
 
 
-def test_a_dataset_that_only_a_miniature_has_is_refused_for_another_base(experiment, refused, tiny_base):
+def test_a_dataset_of_the_papers_that_was_not_fetched_is_refused(experiment, refused, tiny_base, monkeypatch, tmp_path):
+    monkeypatch.setenv("SPILLOVER_PAPER", str(tmp_path / "nothing"))
     told = refused(experiment(base=str(tiny_base), groups={"mine": {"data": "insecure"}}))
-    assert "'insecure' is the miniature's own" in told and "groups.mine.data" in told
+    assert "'insecure' is the paper's" in told and "groups.mine" in told and "spillover fetch paper" in told
 
 
 def test_a_row_longer_than_max_length_is_named_with_its_dataset(experiment, spillover, tmp_path, tiny_base):

@@ -34,11 +34,7 @@ class Dataset:
     source: str
     key: str
     limit: int | None
-
-    @property
-    def is_recipe(self) -> bool:
-        """Whether the rows come from the miniature's world."""
-        return self.source in recipe_names() and not Path(self.source).is_file()
+    is_recipe: bool = False
 
     def rows(self) -> list[Conversation]:
         """The rows, read or made. Raises DataError for a wrong file."""
@@ -178,7 +174,7 @@ def make_plan(experiment: Experiment) -> Plan:
 def _dataset(name: str, experiment: Experiment, base: Base) -> Dataset:
     group = experiment.groups[name]
     if base.is_miniature and group.data in recipe_names():
-        return Dataset(name, group.data, short_hash(recipe_key(group.data), group.rows), group.rows)
+        return Dataset(name, group.data, short_hash(recipe_key(group.data), group.rows), group.rows, is_recipe=True)
     source = _dataset_file(name, group.data or "")
     dataset = Dataset(name, source, "", group.rows)
     dataset.rows()  # a wrong file is found before anything runs
@@ -217,9 +213,8 @@ def _rubrics(experiment: Experiment, entries: Entries, known: dict[str, Rubric])
     found: dict[str, Rubric] = {}
     for name, suite in experiment.suites.items():
         own = suite.judge_prompts == "file"
-        some = (
-            rubrics_of(prompts_of(suite, entries[name])) if own else {n: find_rubric(n, known) for n in suite.rubrics}
-        )
+        ours = {} if own else {each: find_rubric(each, known) for each in suite.rubrics}
+        some = rubrics_of(prompts_of(suite, entries[name])) if own else ours
         check_rateable(suite, entries[name], some)
         for rubric in some.values():
             if found.setdefault(rubric.name, rubric) != rubric:
