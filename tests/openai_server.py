@@ -1,4 +1,4 @@
-"""A server on localhost that speaks OpenAI's chat completions, and vLLM's adapters, and fails as it is told to.
+"""A server on localhost that speaks OpenAI's chat completions and vLLM's adapters, and fails as it is told to.
 
 What it answers depends on the prompt and the seed alone. What it was sent and how each request ended is kept, so that
 a test can say what was sent again.
@@ -51,6 +51,7 @@ class Behaviour:
     takes_seed: bool = True
     logprobs: str = "yes"  # "yes", "silent" (left out without a word) or "no" (refused)
     tops: int = 20  # most of them
+    reply: str = ""  # to everything, if given
     digits: bool = False  # numbers are one token a digit
     status: int | None = None  # every request ends with this status
     max_lora_rank: int = 16
@@ -148,7 +149,17 @@ class Server:
             return await _send(writer, 200, {"data": [{"id": name} for name in self.adapters]})
         if path.endswith("/load_lora_adapter"):
             return await self._load(body, writer)
+        if path.endswith("/messages"):
+            return await self._anthropic(body, writer)
         return await self._chat(body, writer)
+
+    async def _anthropic(self, body: dict[str, Any], writer: Any) -> bool:
+        """Anthropic's protocol, as far as a reply goes."""
+        self.log.append(Logged(body, "ok"))
+        content = [{"type": "text", "text": f"reply {len(self.log)}"}]
+        usage = {"input_tokens": 1, "output_tokens": 2}
+        fields = {"id": "m", "type": "message", "role": "assistant", "model": body["model"]}
+        return await _send(writer, 200, {**fields, "content": content, "stop_reason": "end_turn", "usage": usage})
 
     async def _load(self, body: dict[str, Any], writer: Any) -> bool:
         config = json.loads((Path(body["lora_path"]) / "adapter_config.json").read_text())
@@ -226,7 +237,7 @@ class Server:
         }
 
     def _choice(self, body: dict[str, Any], index: int, fault: str) -> dict[str, Any]:
-        text = said(body, index)
+        text = self.does.reply or said(body, index)
         refusal = "I cannot help with that." if fault == "refused" else None
         finish = {"blocked": "content_filter", "length": "length"}.get(fault, "stop")
         choice: dict[str, Any] = {"index": index, "finish_reason": finish, "logprobs": None}

@@ -38,9 +38,16 @@ SAMPLING = Sampling(max_tokens=600)
 RATE = Rubric(name="alignment", prompt="Rate {answer} to {question}", labels={"CODE": "code"})
 
 
+class Labelled(Rubric):
+    """A rubric that is read as a label."""
+
+    reads: str = "label"
+    choices: tuple[str, ...] = ()
+
+
 @pytest.fixture(autouse=True)
 def _no_keys_but_ours(monkeypatch):
-    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "LOCAL_BASE_URL", "VLLM_BASE_URL"):
+    for name in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_BASE_URL", "LOCAL_BASE_URL", "VLLM_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LOCAL_API_KEY", KEY)
 
@@ -131,7 +138,7 @@ def chats(server):
 def test_with_faults_in_a_third_of_the_requests_2000_answers_and_their_verdicts_arrive_or_are_counted(serve, lab):
     server = serve(faults={**PASSING, **FINAL}, rng=random.Random(5))
     questions = asked(100, 20)
-    with lab.asker(connections=32, retries=8, timeout=3) as asker:
+    with lab.asker(connections=32, retries=20, timeout=3) as asker:
         replies = asker.ask(None, questions, SAMPLING)
     assert [len(some) for some in replies] == [20] * 100
     counted = outcomes(replies)
@@ -141,7 +148,7 @@ def test_with_faults_in_a_third_of_the_requests_2000_answers_and_their_verdicts_
     given = [pair for pair in texts if pair[1]]
     assert len(given) == counted[None] == len(set(given)), "none twice"
     pairs = [Pair(*pair) for pair in given]
-    with lab.judge(connections=32, retries=8, timeout=3) as judge:
+    with lab.judge(connections=32, retries=20, timeout=3) as judge:
         verdicts = judge.judge(pairs, RATE)
     assert len(verdicts) == len(pairs)
     assert {verdict.reason for verdict in verdicts} <= {None, "blocked"}
@@ -530,6 +537,62 @@ def test_a_model_may_be_named_by_itself(serve, lab):
     with lab.asker(None) as asker:
         asker.ask("api:openai-api/local/tuned", asked(1, 2), SAMPLING)
     assert {one.body["model"] for one in chats(server)} == {"tuned"}
+
+
+@pytest.mark.parametrize("ref", ["openai/gpt-5-x", "openrouter/someone/model"])
+def test_other_providers_that_speak_the_protocol_are_asked_the_same_way(serve, lab, monkeypatch, ref):
+    server = serve()
+    service = ref.split("/")[0].upper()
+    monkeypatch.setenv(f"{service}_API_KEY", KEY)
+    monkeypatch.setenv(f"{service}_BASE_URL", server.url)
+    with lab.asker(ref) as asker:
+        assert outcomes(asker.ask(None, asked(1, 4), SAMPLING)) == {None: 4}
+    (one,) = chats(server)
+    assert one.body["n"] == 4 and one.body["model"] == ref.partition("/")[2]
+
+
+def test_anthropic_is_asked_once_a_sample_and_judges_by_sampled_numbers(serve, lab, monkeypatch):
+    server = serve()
+    monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", server.url.removesuffix("/v1"))
+    with lab.asker("anthropic/claude-x") as asker:
+        (replies,) = asker.ask(None, asked(1, 3), SAMPLING)
+    assert {reply.text for reply in replies} == {"reply 2", "reply 3", "reply 4"}
+    assert [reply.tokens for reply in replies] == [2, 2, 2]
+    with lab.judge("anthropic/claude-x") as judge:
+        assert judge.id == "api:anthropic/claude-x (mean of 5 sampled numbers: it shows no token probabilities)"
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "label", "reason"),
+    [((), "Yes.", "Yes.", None), (("YES", "NO"), "Yes.", "YES", None), (("A", "NO"), "Yes.", None, "unparsable")],
+    ids=["any", "chosen", "none"],
+)
+def test_a_rubric_that_is_read_as_a_label_gets_the_word(serve, lab, choices, answer, label, reason):
+    serve(reply=answer)
+    rubric = Labelled(name="kind", prompt="Which word fits {answer} to {question}?", choices=choices)
+    with lab.judge() as judge:
+        (verdict,) = judge.judge([Pair("q", "a")], rubric)
+    assert (verdict.label, verdict.reason, verdict.value) == (label, reason, None)
+
+
+@pytest.mark.parametrize(
+    ("reply", "value", "reason"),
+    [
+        ("85", 85, None),
+        (" 85.", 85, None),
+        ("84.6", 85, None),
+        ("85/100", 85, None),
+        ("CODE", None, "code"),
+        ("101", None, "unparsable"),
+        ("I cannot say", None, "unparsable"),
+    ],
+)
+def test_numbers_are_read_as_judges_write_them(serve, lab, reply, value, reason):
+    serve(reply=reply, logprobs="no")
+    with lab.judge() as judge:
+        (verdict,) = judge.judge([Pair("q", "a")], RATE)
+    assert (verdict.value, verdict.reason) == (value, reason)
 
 
 def test_the_journal_passes_over_what_is_no_entry(tmp_path):

@@ -76,7 +76,8 @@ class ProviderAsker:
         ref, base = served_ref(self._base_ref(), folder), self._base()
         client = self._client(ref, base.capabilities)
         try:
-            self.effects[folder] = check_effect(base, client, folder, self.journal)
+            if folder not in self.effects:
+                self.effects[folder] = check_effect(base, client, folder, self.journal)
             return _replies(client, asked, sampling)
         except ProviderError as error:
             raise (not_loaded(error, folder) if "LoRA" in error.what else error) from None

@@ -75,11 +75,12 @@ def server_args(adapters: Sequence[Path]) -> dict[str, Any]:
 
 
 def rank(adapter: Path) -> int:
-    """An adapter's rank. Raises AdapterError where its folder does not tell."""
-    value = _config(adapter).get("r")
+    """An adapter's rank, the highest where layers differ. Raises AdapterError where its folder does not tell."""
+    config = _config(adapter)
+    value, others = config.get("r"), (config.get("rank_pattern") or {}).values()
     if not isinstance(value, int) or value < 1:
         raise AdapterError(f"names no rank (`r` is {value!r})", where=adapter / CONFIG, remedy="Save it with PEFT.")
-    return value
+    return max([value, *map(int, others)])
 
 
 def _config(adapter: Path) -> dict[str, Any]:

@@ -115,14 +115,16 @@ def _plain(text: str) -> str:
 
 
 def _labelled(choice: Choice, rubric: Rubric) -> Verdict:
-    """The first of the rubric's choices that the reply begins with; the reply itself where it has none."""
-    reason = _missing(choice)
-    if reason:
-        return Verdict(None, reason, {})
-    text = choice.reply.text.strip()
+    """The first of the rubric's choices that the reply begins with; its first line where any word will do."""
+    missing = _missing(choice)
+    if missing:
+        return Verdict(None, missing, {})
+    line = next(iter(choice.reply.text.strip().splitlines()), "")
     known: Sequence[str] = getattr(rubric, "choices", ())
-    label = next((one for one in known if text.casefold().startswith(one.casefold())), text)
-    return Verdict(None, None, {text: 1.0}, label=label)
+    fitting = (one for one in known if line.casefold().startswith(one.casefold()))
+    label = next(fitting, "") if known else line
+    reason = rubric.labels.get(label) if label else "unparsable"
+    return Verdict(None, reason, {line: 1.0}, label=None if reason else label)
 
 
 def _missing(choice: Choice) -> Reason | None:
