@@ -13,12 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
+from tinker.proto import tinker_public_pb2 as pb
 
 
 class _Handler(BaseHTTPRequestHandler):
     """Hands every request to the server's `answer(method, path, query, headers, body)`."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else every answer waits 40 ms for the acknowledgement of its header
 
     def do_GET(self):
         self._answer("GET")
@@ -32,7 +34,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
         with self.server.lock:
             given = self.server.answer(method, url.path, query, self.headers, body)
-        self.server.before_sending()
+        self.server.before_sending(url.path, body)
         if given is None:  # the connection is cut
             self.close_connection = True
             return
@@ -60,7 +62,7 @@ class _Server(ThreadingHTTPServer):
         self.lock = threading.RLock()
         self.requests = []
 
-    def before_sending(self):
+    def before_sending(self, path, body):
         """What happens between carrying out a request and answering it."""
 
     @property
@@ -94,7 +96,8 @@ class OpenAIServer(_Server):
         fate: by run name, how its job ends: succeeded, failed or cancelled.
         error: what a failed job says.
         cut_after_creating: how many creations are carried out without an answer.
-        busy: how many creations are refused with 429.
+        busy: how many creations are refused with 429 and `busy_code`.
+        deleted: finetuned models that are not there any more.
         endless: jobs stay running.
         hold_after: the answer to this creation is held back, and `held` set, until `release` is called.
         tables: whether there are result files.
@@ -106,7 +109,7 @@ class OpenAIServer(_Server):
         self.files, self.jobs, self.uploads, self.created = {}, {}, 0, []
         self.fate, self.error = {}, {"code": "server_error", "message": "it broke", "param": None}
         self.cut_after_creating = self.busy = 0
-        self.endless, self.tables = False, True
+        self.endless, self.tables, self.deleted, self.busy_code = False, True, set(), "rate_limit_exceeded"
         self.hold_after, self.held, self._released = None, threading.Event(), threading.Event()
         self.count = itertools.count(1)
 
@@ -134,7 +137,7 @@ class OpenAIServer(_Server):
                 return self._model(name)
         return 404, {"error": {"message": f"no {path}"}}, JSON
 
-    def before_sending(self):
+    def before_sending(self, path, body):
         if self.hold_after is not None and len(self.created) >= self.hold_after:
             self.held.set()
             self._released.wait(timeout=60)
@@ -167,7 +170,7 @@ class OpenAIServer(_Server):
         if self.busy:
             self.busy -= 1
             said = "you have reached the number of jobs that may run at once"
-            return 429, {"error": {"message": said, "code": "rate_limit_exceeded"}}, JSON
+            return 429, {"error": {"message": said, "code": self.busy_code}}, JSON
         job = {"id": f"ftjob-{next(self.count)}", "object": "fine_tuning.job", "created_at": 0, "error": None}
         job |= {"fine_tuned_model": None, "finished_at": None, "hyperparameters": {}, "organization_id": "org-1"}
         job |= {"result_files": [], "status": "validating_files", "trained_tokens": None, "validation_file": None}
@@ -216,7 +219,7 @@ class OpenAIServer(_Server):
     def _model(self, name):
         name = name.replace("%3A", ":")
         tuned = {job["fine_tuned_model"] for job in self.jobs.values()}
-        if name not in tuned and name not in self.ends:
+        if (name not in tuned and name not in self.ends) or name in self.deleted:
             return 404, {"error": {"message": f"the model {name} does not exist", "code": "model_not_found"}}, JSON
         end = self.ends.get(name, self.ends.get("tuned"))
         return 200, {"id": name, "object": "model", "created": 0, "owned_by": "org", "shutdown_date": end}, JSON
@@ -236,13 +239,21 @@ class TinkerServer(_Server):
         adapters: by id: what it was made from, its updates, and every request that it got, in order.
         fail_after: requests for passes that are answered before one fails; None for all.
         gone: saved states that are not there any more.
+        updates_that_waited: passes whose result was given before the update behind them had come.
     """
 
     def __init__(self, key):
         super().__init__()
         self.key, self.adapters, self.states, self.samplers, self.futures = key, {}, {}, {}, {}
         self.fail_after, self.gone, self.count, self.drop_logprobs = None, set(), itertools.count(1), False
-        self.finished = []
+        self.finished, self.updates_that_waited, self._updated = [], 0, {}
+
+    def before_sending(self, path, body):
+        """Holds a pass's result back until the update behind it has come: it should be on its way already."""
+        if path == "/api/v1/retrieve_future":
+            updated = self._updated.get(json.loads(body)["request_id"])
+            if updated is not None and not updated.wait(timeout=5):
+                self.updates_that_waited += 1
 
     def answer(self, method, path, query, headers, body):
         self.requests.append((method, path))
@@ -250,7 +261,7 @@ class TinkerServer(_Server):
             return 401, {"message": f"the key {headers.get('X-API-Key')} is not known"}, JSON
         name = path.removeprefix("/api/v1/")
         if name == "forward_backward":
-            return 200, self._promise(self._pass(body)), JSON
+            return 200, self._promised_pass(body), JSON
         told = json.loads(body or b"{}")
         if name == "retrieve_future":
             kind, content = self.futures[told["request_id"]]
@@ -313,9 +324,15 @@ class TinkerServer(_Server):
         adapter["requests"].append((kind, told))
         return adapter
 
-    def _pass(self, body):
-        from tinker.proto import tinker_public_pb2 as pb
+    def _promised_pass(self, body):
+        result = self._pass(body)
+        promise = self._promise(result)
+        if isinstance(result, tuple):
+            adapter = self.adapters[pb.ForwardBackwardRequest.FromString(body).model_id]
+            adapter["behind"] = self._updated[promise["request_id"]] = threading.Event()
+        return promise
 
+    def _pass(self, body):
         told = pb.ForwardBackwardRequest.FromString(body)
         adapter = self._next({"model_id": told.model_id, "seq_id": told.seq_id}, "pass")
         if self.fail_after is not None:
@@ -338,7 +355,10 @@ class TinkerServer(_Server):
         return "application/x-protobuf", output.SerializeToString()
 
     def _optim_step(self, told):
-        self._next(told, "update")["updates"] += 1
+        adapter = self._next(told, "update")
+        adapter["updates"] += 1
+        if "behind" in adapter:
+            adapter["behind"].set()
         return 200, self._promise({"metrics": {}}), JSON
 
     def _save_weights(self, told):

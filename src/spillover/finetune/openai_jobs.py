@@ -25,6 +25,7 @@ from spillover.lazy import lazy
 from spillover.spec import Hosted, Training, short_hash
 
 if TYPE_CHECKING:
+    from openai.types import Model
     from openai.types.fine_tuning import FineTuningJob
 
 openai = lazy("openai")
@@ -123,7 +124,8 @@ class OpenAITrainer:
             raise SpecError("train.released is of local finetuning; hosted jobs cannot do it", remedy="Leave it out.")
         works = [self._work(job, spec) for job in jobs]
         with _in_words(self.base):
-            end = self._shutdown(self.base)
+            base = self._model(self.base)
+            end = base.shutdown_date if base is not None else None
             if end:
                 self.warnings.append(f"{self.base} is shut down on {end}")
             self._jobs = self._listed_jobs()
@@ -240,14 +242,12 @@ class OpenAITrainer:
         assert remote is not None
         if remote.fine_tuned_model is None:
             raise ProviderError("the job succeeded without a model", where=f"{work.name}, job {remote.id}")
-        end = self._shutdown(remote.fine_tuned_model)
-        if end and end != base_ends:
-            self.warnings.append(f"{remote.fine_tuned_model} is shut down on {end}")
+        end = self._end(remote.fine_tuned_model, base_ends)
         self._read_events(work)
         losses = {**work.losses, **self._result_losses(remote)}
         history = [Step(step, losses[step], None, None, None) for step in sorted(losses)]
         model = OPENAI + remote.fine_tuned_model
-        served = Served(model, self.base, remote.id, work.settings, remote.trained_tokens, end or base_ends)
+        served = Served(model, self.base, remote.id, work.settings, remote.trained_tokens, end)
         return Trained({}, history, served)
 
     def _result_losses(self, remote: "FineTuningJob") -> dict[int, float]:
@@ -258,13 +258,23 @@ class OpenAITrainer:
                 losses |= _losses_of_table(self.client.files.content(file).content)
         return losses
 
-    def _shutdown(self, model: str) -> str | None:
-        """The day on which a model is shut down, None if none is announced or the model is not listed."""
+    def _end(self, tuned: str, base_ends: str | None) -> str | None:
+        """The day on which a finetuned model is shut down, if one is announced for it or its base. Warns of news."""
+        model = self._model(tuned)
+        if model is None:
+            self.warnings.append(f"{tuned} is not among OpenAI's models: it may have been deleted")
+            return base_ends
+        if model.shutdown_date and model.shutdown_date != base_ends:
+            self.warnings.append(f"{tuned} is shut down on {model.shutdown_date}")
+        return model.shutdown_date or base_ends
+
+    def _model(self, name: str) -> "Model | None":
+        """What the provider tells of a model, None if it is not listed."""
         try:
-            end: str | None = self.client.models.retrieve(model).shutdown_date
+            model: Model = self.client.models.retrieve(name)
         except openai.NotFoundError:
             return None
-        return end
+        return model
 
 
 def _line(row: dict[str, Any], spec: Training) -> bytes:
