@@ -175,7 +175,7 @@ class TinkerTrainer:
     def _send(self, learner: _Learner, step: int, spec: Training) -> None:
         """Sends one step, its update behind it, and at every so many steps the order to save the state."""
         rows = [learner.rows[row] for row in learner.order[step]]
-        tokens = sum(sum(row.loss[1:]) for row in rows)
+        tokens = max(1, sum(sum(row.loss[1:]) for row in rows))  # rows that were cut may have lost all of theirs
         data = [_datum(row, tokens) for row in rows]
         rate = spec.learning_rate * schedule(step, len(learner.order), spec.warmup_steps)
         adam = tinker.AdamParams(
