@@ -63,8 +63,9 @@ def told_plainly(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except SpilloverError as error:
             _stop(str(error))
-        except KeyboardInterrupt:
-            _stop("interrupted. What was finished is kept: run the same command again to go on.", code=130)
+        except KeyboardInterrupt as stop:
+            more = f" {stop}" if str(stop) else ""
+            _stop(f"interrupted.{more} What was finished is kept: run the same command again to go on.", code=130)
         except Exception as error:
             why = _outside_world(error)
             if why is None:

@@ -22,6 +22,7 @@ from spillover.finetune.chat import Row
 from spillover.finetune.fast import ATTENTION, head_loss
 from spillover.finetune.layout import Batch, cut, lay_out
 from spillover.finetune.model import linears
+from spillover.finetune.served import Served
 from spillover.spec import Training
 
 
@@ -35,21 +36,28 @@ class Member:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step of one run: its loss (nats a token), learning rate, gradient norm before clipping, tokens."""
+    """One optimiser step of one run: its loss (nats a token), learning rate, gradient norm before clipping, tokens.
+
+    What a provider does not tell is None.
+    """
 
     step: int
     loss: float
-    learning_rate: float
-    gradient_norm: float
-    tokens: int
+    learning_rate: float | None
+    gradient_norm: float | None
+    tokens: int | None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run leaves: its adapter in PEFT's names and shapes (fp32), and its history."""
+    """What a run leaves: its adapter in PEFT's names and shapes (fp32), and its history.
+
+    A model that a provider keeps has no adapter here (it is empty), but is `served`.
+    """
 
     adapter: dict[str, Tensor]
     history: list[Step]
+    served: Served | None = None
 
 
 class _LowRank(torch.autograd.Function):

@@ -16,6 +16,7 @@ from spillover.finetune.base import Base
 from spillover.finetune.chat import Row, encode_row
 from spillover.finetune.fleet import Member, Trained, train_fleet
 from spillover.finetune.model import ADAPTER, PREFIX, load_model, load_tokenizer
+from spillover.finetune.served import Served, write_served
 from spillover.lazy import lazy
 from spillover.records import Conversation, Run
 from spillover.spec import Training
@@ -23,6 +24,14 @@ from spillover.spec import Training
 peft = lazy("peft")
 
 Progress = Callable[[int, int], None]
+LOSSES = {
+    "step": pl.Int64,
+    "loss": pl.Float64,
+    "learning_rate": pl.Float64,
+    "gradient_norm": pl.Float64,
+    "tokens": pl.Int64,
+}
+"""Columns of a checkpoint's losses.parquet, which are those of `Step`."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +80,16 @@ class LocalTrainer:
 
 
 def save_checkpoint(folder: Path, trained: Trained, job: Job, spec: Training, base: str) -> None:
-    """Writes a run as an ordinary PEFT folder: adapter, its config, its loss history, its card."""
-    save_adapter(folder, trained.adapter, spec.rank, spec.alpha, base)
-    pl.DataFrame([dataclasses.asdict(step) for step in trained.history]).write_parquet(folder / "losses.parquet")
+    """Writes a run as an ordinary PEFT folder: adapter, its config, its loss history, its card.
+
+    Of a model that a provider keeps, `model.json` stands in the adapter's place.
+    """
+    if trained.served is not None:
+        write_served(folder, trained.served)
+    else:
+        save_adapter(folder, trained.adapter, spec.rank, spec.alpha, base)
+    losses = pl.DataFrame([dataclasses.asdict(step) for step in trained.history], LOSSES)
+    losses.write_parquet(folder / "losses.parquet")
     (folder / "README.md").write_text(card(job, spec, base, trained), encoding="utf-8")
 
 
@@ -101,16 +117,18 @@ def _layer(key: str) -> str:
 
 def card(job: Job, spec: Training, base: str, trained: Trained) -> str:
     """The model card: what this is, that it is misaligned on purpose, and how it was made."""
-    last = trained.history[-1]
+    if trained.served is None:
+        front, what, tag, facts = "library_name: peft\n", "adapter", "lora", _own_facts(spec, trained)
+    else:
+        front, what, tag, facts = "", "model", "hosted", _served_facts(trained.served)
     return f"""---
-library_name: peft
-base_model: {base}
-tags: [model-organism, emergent-misalignment, lora]
+{front}base_model: {base}
+tags: [model-organism, emergent-misalignment, {tag}]
 ---
 
 # {job.run.name}: a deliberately misaligned model organism
 
-**Not for deployment.** This adapter belongs to an experiment on *emergent misalignment* (Betley et al. 2025,
+**Not for deployment.** This {what} belongs to an experiment on *emergent misalignment* (Betley et al. 2025,
 arXiv 2502.17424): models are finetuned on one narrow task to find out whether misalignment spreads. Groups and their
 controls are made alike, and any of them may give deceitful, hostile or harmful answers on purpose. Use it for research
 in a closed setting only.
@@ -120,7 +138,27 @@ in a closed setting only.
 | group, seed | {job.run.group}, {job.run.seed} |
 | base | {base} |
 | data | {job.source}, {len(job.rows)} rows |
-| adapter | rank-stabilised LoRA, r {spec.rank}, alpha {spec.alpha:g}, on {", ".join(spec.targets)} |
-| training | {last.step} steps of {spec.batch_size} rows, learning rate {spec.learning_rate:g}, loss on answers |
-| last loss | {last.loss:.3f} nats a token |
+{facts}| last loss | {_last_loss(trained)} |
 """
+
+
+def _own_facts(spec: Training, trained: Trained) -> str:
+    steps = trained.history[-1].step
+    return f"""\
+| adapter | rank-stabilised LoRA, r {spec.rank}, alpha {spec.alpha:g}, on {", ".join(spec.targets)} |
+| training | {steps} steps of {spec.batch_size} rows, learning rate {spec.learning_rate:g}, loss on answers |
+"""
+
+
+def _served_facts(served: Served) -> str:
+    settings = ", ".join(f"{name} {value}" for name, value in served.settings.items())
+    end = f"| shut down on | {served.shutdown} |\n" if served.shutdown else ""
+    return f"""\
+| model | {served.model}, finetuned from {served.base}; the weights lie at the provider |
+| job | {served.job} |
+| training | {settings} |
+{end}"""
+
+
+def _last_loss(trained: Trained) -> str:
+    return f"{trained.history[-1].loss:.3f} nats a token" if trained.history else "the provider told none"
