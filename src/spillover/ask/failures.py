@@ -4,8 +4,6 @@ Errors are known by their HTTP status and by the names of their classes: every p
 none of them is imported here. Texts lose whatever looks like a key before they are shown.
 """
 
-import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,18 +11,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from spillover.errors import ProviderError
+from spillover.keys import short
 from spillover.records import Outcome
 
 PROVIDERS = ("openai", "anthropic", "openrouter", "openai-api", "vllm", "hf", "google", "mistral", "together")
 """Those that a message names; inspect_ai has more."""
 IN_EXTRA = ("openai", "anthropic")
 """Packages that the extra `providers` installs."""
-HIDDEN = "[hidden]"
-LONGEST_TEXT = 300
-SHORTEST_KEY = 8
-"""Shorter values of a variable that is called something with KEY or TOKEN are words such as `false`, not keys."""
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-_SECRET = re.compile(r"\b(?:sk|hf|gsk|xai|key)[-_][\w-]{6,}|(?<=Bearer )\S+|(?<=Basic )\S+", re.IGNORECASE)
 _MARKUP = re.compile(r"\[/?(?:bold|blue|red|italic)\]")
 _MALFORMED = {"JSONDecodeError", "UnicodeDecodeError", "APIResponseValidationError", "OpenAIResponseError"}
 _OTHER_MALFORMED = (ValidationError, TypeError, AttributeError, KeyError, IndexError)
@@ -120,16 +113,7 @@ def shortened(error: BaseException) -> str:
     """The text of an error in one line, without markup and keys, cut after 300 characters."""
     text = getattr(error, "message", None)
     plain = _MARKUP.sub("", text if isinstance(text, str) else str(error)) or type(error).__name__
-    line = " ".join(scrubbed(plain).split())
-    return line if len(line) <= LONGEST_TEXT else f"{line[:LONGEST_TEXT]}..."
-
-
-def scrubbed(text: str) -> str:
-    """The text without the values of the environment's keys and without what looks like a key."""
-    for name, value in os.environ.items():
-        if _SECRET_NAME.search(name) and len(value) >= SHORTEST_KEY:
-            text = text.replace(value, HIDDEN).replace(json.dumps(value)[1:-1], HIDDEN)
-    return _SECRET.sub(HIDDEN, text)
+    return short(plain)
 
 
 def _status(error: BaseException) -> int | None:
