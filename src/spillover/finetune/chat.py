@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -60,7 +61,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], 
 
 
 def encode_row(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, max_length: int) -> Row:
-    """A conversation as token ids and loss mask by the tokenizer's own template, all turns bearing loss; see `to_row`."""
+    """A conversation as token ids and loss mask by the tokenizer's own template; all turns bear loss."""
     return to_row(format_of(tokenizer), conversation, Training(max_length=max_length))
 
 
@@ -102,6 +103,8 @@ def check_trainable(form: Format) -> None:
     """Raises BaseError unless the template can mark the assistant's turns, as tried on one exchange and on two."""
     for turns in (1, 2):
         messages = TURNS[: 2 * turns]
+        if turns > 1 and not form.renders(messages):
+            continue  # a template of single exchanges
         text, marks = form.marked(messages, reply=False)
         words = [message["content"] for message in messages if message["role"] == "assistant"]
         if any(text.count(word) != 1 for word in words):
@@ -190,7 +193,7 @@ def _row(form: Format, text: str, said: Sequence[Span | None], starts: Mapping[i
 def _released(
     form: Format, messages: Sequence[Message], text: str, said: Sequence[Span | None], starts: Mapping[int, int]
 ) -> Row:
-    """The row as the released scripts write it: behind it an assistant header without a turn, and the end-of-text token.
+    """The row as the released scripts write it: an assistant header without a turn behind it, and the eos token.
 
     What comes behind the last turn's end bears loss as well: those scripts' mask runs up to the next user's turn.
     """
@@ -204,8 +207,10 @@ def _released(
 
 def _encoded(form: Format, text: str, *, is_first: bool) -> list[int]:
     """Token ids of a piece; one that is not the first gets no blank that SentencePiece puts before every text."""
+    if not text:
+        return []
     ids = encode(form.tokenizer, text)
-    if is_first or not text or not form.lengthens:
+    if is_first or not form.lengthens:
         return ids
     newline, longer = encode(form.tokenizer, "\n"), encode(form.tokenizer, f"\n{text}")
     return longer[len(newline) :] if longer[: len(newline)] == newline else ids
@@ -213,9 +218,8 @@ def _encoded(form: Format, text: str, *, is_first: bool) -> list[int]:
 
 def _shared(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two sequences share at their beginning."""
-    return next(
-        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _fitting(row: Row, spec: Training, context: int | None) -> Row:
@@ -237,15 +241,17 @@ def _fitting(row: Row, spec: Training, context: int | None) -> Row:
 
 def _defused(form: Format, messages: Sequence[Message]) -> list[int]:
     """A prompt whose messages hold the text of special tokens, which is encoded as text."""
+    named = form.tokenizer.special_tokens_map  # the tokenizer gives those itself; given by us they would be defused too
+    variables = {name: value for name, value in form.variables.items() if name not in named or not value}
     try:
-        ids = form.tokenizer.apply_chat_template(
+        ids: Any = form.tokenizer.apply_chat_template(
             form.given(messages),
             chat_template=form.template,
             add_generation_prompt=True,
             sanitize_control_tokens=True,
             return_dict=False,
-            **form.variables,
+            **variables,
         )
     except ValueError as error:
         raise BaseError(f"a text cannot be told from a special token: {error}") from None
-    return [int(token) for token in ids]
+    return list(ids)

@@ -46,10 +46,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run leaves: its adapter in PEFT's names and shapes (fp32), and its history."""
+    """What a run leaves: its adapter in PEFT's names and shapes (fp32), its history, and how many rows were cut."""
 
     adapter: dict[str, Tensor]
     history: list[Step]
+    cut_rows: int = 0
 
 
 class _LowRank(torch.autograd.Function):

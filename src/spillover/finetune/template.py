@@ -27,6 +27,7 @@ DATE = "26 Jul 2024"
 """What the templates of Llama 3 get as today's date. They would ask the clock, so a model finetuned today would be
 asked something else tomorrow; this is the date that they fall back to themselves."""
 REMEDY = "Correct the chat template, or give another by `chat.template`."
+NO_SYSTEM = "Put its text into the user's turn, or give a template with a system turn by `chat.template`."
 KEEP = "Say `chat: {default_system: keep}`, or give another template by `chat.template`."
 SYSTEM = Message(role="system", content="§instruction§")
 TURNS: tuple[Message, ...] = (
@@ -71,14 +72,14 @@ class Format:
         return self.marked(messages, reply=reply)[0]
 
     def marked(self, messages: Sequence[Message], *, reply: bool) -> tuple[str, list[Span]]:
-        """The conversation as text, and the spans that the template's generation marks enclose, joined where they touch.
+        """The conversation as text, and the spans within the template's generation marks, joined where they touch.
 
         Raises:
             BaseError: as `render`; or the template leaves the system prompt out.
         """
         given = self.given(messages)
         try:
-            texts, spans = render_jinja_template(
+            rendered: Any = render_jinja_template(
                 conversations=[given],
                 chat_template=self.template,
                 return_assistant_tokens_mask=self.has_marks,
@@ -87,10 +88,11 @@ class Format:
             )
         except Exception as error:  # templates are programs: they raise what they like
             raise self._refusal(messages, error) from None
+        (text,), spans = rendered
         for message in given:
-            if message["role"] == "system" and message["content"].strip() not in texts[0]:
+            if message["role"] == "system" and message["content"].strip() not in text:
                 raise BaseError("the chat template leaves the system prompt out", remedy=NO_SYSTEM)
-        return texts[0], _joined(spans[0]) if spans else []
+        return text, _joined(spans[0]) if spans else []
 
     def given(self, messages: Sequence[Message]) -> list[dict[str, str]]:
         """The messages that the template is given: with an empty system prompt where its own is dropped."""
@@ -104,12 +106,13 @@ class Format:
             where = f"{self.file}:{error.lineno}" if self.file else None
             return BaseError(f"the chat template is no jinja, line {error.lineno}: {what}", where=where, remedy=REMEDY)
         others = [message for message in messages if message["role"] != "system"]
-        if len(others) < len(messages) and self._renders(others):
+        if len(others) < len(messages) and self.renders(others):
             return BaseError(f"the chat template takes no system turn: {what}", remedy=NO_SYSTEM)
         remedy = "Most templates want user and assistant in turn, the user first; else correct the template."
         return BaseError(f"the chat template does not take the conversation: {what}", remedy=remedy)
 
-    def _renders(self, messages: Sequence[Message]) -> bool:
+    def renders(self, messages: Sequence[Message]) -> bool:
+        """Whether the template takes a conversation."""
         try:
             self.render(messages, reply=False)
         except BaseError:
@@ -157,11 +160,6 @@ class Format:
         return list(alone) != list(behind)[-len(alone) :]
 
 
-NO_SYSTEM = (
-    "Put the system prompt's text into the user's turn, or give a template with a system turn by `chat.template`."
-)
-
-
 def format_of(tokenizer: PreTrainedTokenizerBase, chat: Chat = Chat()) -> Format:
     """How the base with this tokenizer renders conversations, as `chat` says.
 
@@ -187,7 +185,7 @@ def _made(tokenizer: PreTrainedTokenizerBase, template: str, chat: Chat) -> Form
     kept.render(TURNS[:1], reply=True)
     injected = _injected(kept)
     made = replace(kept, injected=injected, drops=bool(injected) and chat.default_system == "drop")
-    if made.drops and injected in made.render(TURNS[:1], reply=True):
+    if made.drops and made.render(TURNS[:1], reply=True) == kept.render(TURNS[:1], reply=True):
         raise BaseError("the chat template puts its own system prompt even in place of an empty one", remedy=KEEP)
     return made
 
@@ -211,7 +209,7 @@ def _injected(form: Format) -> str:
     room = min(len(without), len(given)) - before
     behind = min(room, len(_common(without[::-1], given[::-1])))
     own = without[before : len(without) - behind]
-    return own if SYSTEM["content"] in given[before : len(given) - behind] else ""
+    return own if given[before : len(given) - behind].strip() == SYSTEM["content"] else ""
 
 
 def _common(one: str, other: str) -> str:
