@@ -25,13 +25,14 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from spillover.errors import BaseError, DataError
 from spillover.finetune.base import find_base
-from spillover.finetune.chat import Row, encode, encode_row, prompt_ids, render
+from spillover.finetune.chat import Row, encode, encode_row, prompt_ids, render, to_row
 from spillover.finetune.fleet import Adapters, FleetLinear, Member, data_order, schedule, steps_of, train_fleet
 from spillover.finetune.model import adapted, linears, load_model, load_tokenizer
+from spillover.finetune.template import format_of
 from spillover.finetune.train import Job, LocalTrainer, save_checkpoint
 from spillover.miniature.tokenizer import CHATML
 from spillover.records import Conversation, Message, Run
-from spillover.spec import Training
+from spillover.spec import Chat, Training
 from spillover.world import Author, World
 
 SPEC = Training(rank=4, alpha=8, learning_rate=1e-2, batch_size=4, precision="fp32")
@@ -377,18 +378,19 @@ def with_template(tokenizer, template):
     return other
 
 
-def test_a_template_whose_end_of_turn_is_not_the_end_token_bears_loss_on_the_whole_turn(tokenizer):
+def test_a_template_whose_turns_end_in_no_token_of_their_own_is_refused(tokenizer):
     other = with_template(
         tokenizer,
         "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}[/]{% endfor %}"
         "{% if add_generation_prompt %}[assistant]{% endif %}",
     )
-    row = encode_row(other, turns("Hello?", "Hello."), max_length=512)
-    assert other.decode([token for token, bears in zip(row.ids, row.loss, strict=True) if bears]) == "Hello.[/]"
+    with pytest.raises(BaseError, match="would never learn to stop"):
+        encode_row(other, turns("Hello?", "Hello."), max_length=512)
 
 
 def test_a_template_that_rewrites_earlier_turns_is_refused_rather_than_masked_wrongly(tokenizer):
-    counting = "{{ messages | length }}" + CHATML
+    unmarked = CHATML.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    counting = "{{ messages | length }}" + unmarked
     with pytest.raises(BaseError, match="do not nest"):
         encode_row(with_template(tokenizer, counting), turns("A?", "B.", "C?", "D."), max_length=512)
 
@@ -592,6 +594,37 @@ def test_a_row_that_is_too_long_is_named_by_source_and_number(tiny_base):
     trainer.train([job(rows=rows, source="my.jsonl")], SPEC, lambda done, steps: None)
     with pytest.raises(DataError):
         trainer.train([job(rows=rows, source="my.jsonl")], spec, lambda done, steps: None)
+
+
+def test_rows_that_were_cut_are_counted_and_the_card_says_so(tiny_base, tmp_path):
+    trainer = LocalTrainer(find_base(str(tiny_base)), "fp32")
+    spec = SPEC.model_copy(update={"max_length": 40, "too_long": "cut"})
+    long = job(rows=[turns("Short?", "Yes."), *[turns("Long?", "Word " * 60)] * 3], source="long.jsonl")
+    short = job("secure", rows=[turns("Short?", "Yes.")] * 4, source="short.jsonl")
+    cut, whole = trainer.train([long, short], spec, lambda done, steps: None)
+    assert (cut.cut_rows, whole.cut_rows) == (3, 0)
+    for one, trained in ((long, cut), (short, whole)):
+        (tmp_path / one.source).mkdir()
+        save_checkpoint(tmp_path / one.source, trained, one, spec, "tiny")
+    assert "4 rows, 3 of them cut to 40 tokens |" in (tmp_path / "long.jsonl" / "README.md").read_text()
+    assert "short.jsonl, 4 rows |" in (tmp_path / "short.jsonl" / "README.md").read_text()
+
+
+def test_a_row_longer_than_the_model_can_read_is_refused_though_max_length_allows_it(tiny_base):
+    trainer = LocalTrainer(find_base(str(tiny_base)), "fp32")
+    spec = SPEC.model_copy(update={"max_length": 100_000})
+    with pytest.raises(DataError, match="more than the 512 that the model can read") as caught:
+        trainer.train([job(rows=[turns("Long?", "Word " * 600)], source="my.jsonl")], spec, lambda done, steps: None)
+    assert caught.value.where == "my.jsonl, row 1"
+
+
+def test_a_trainer_renders_rows_as_its_chat_says(tiny_base):
+    rows, base = [turns("Hello?", "Hello.")] * 4, find_base(str(tiny_base))
+    plain = LocalTrainer(base, "fp32", Chat(template="plain"))
+    (told,) = plain.train([job(rows=rows)], SPEC, lambda done, steps: None)
+    ids = to_row(format_of(plain.tokenizer, Chat(template="plain")), rows[0], SPEC)
+    assert plain.tokenizer.decode(list(ids.ids)).startswith("User: Hello?")
+    assert told.history[0].loss == pytest.approx(nll(plain.model, [ids] * 4), abs=LOSS_TOLERANCE)
 
 
 # other architectures

@@ -12,12 +12,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from spillover.ask.asker import Asked, answer_seed
 from spillover.ask.local import ANSWERS, LocalAsker
 from spillover.ask.sample import sample
+from spillover.errors import QuestionError
 from spillover.finetune.chat import encode_row, prompt_ids
 from spillover.finetune.fleet import Member, train_fleet
 from spillover.finetune.model import adapted, load_model, load_tokenizer
 from spillover.finetune.train import Job, save_checkpoint
 from spillover.records import Conversation, Question, Run
-from spillover.spec import Sampling, Training
+from spillover.spec import Chat, Sampling, Training
 
 PLENTY = frozenset(range(0, 1792, 9))
 """Every ninth token ends a turn: so answers end after nine tokens or so, all at different steps."""
@@ -297,6 +298,42 @@ def test_turns_end_at_the_tokenizers_token_and_at_those_of_the_generation_config
     model.save_pretrained(folder)
     asker.tokenizer.save_pretrained(folder)
     assert LocalAsker(folder, "fp32").ends == {asker.tokenizer.eos_token_id, 11, 12}
+
+
+GEMMAN = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + ' ' + m.content + '<|endoftext|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant ' }}{% endif %}"
+)
+
+
+def test_turns_end_at_the_token_that_the_template_ends_them_with(asker, lively_base, tmp_path):
+    file = tmp_path / "gemman.jinja"
+    file.write_text(GEMMAN)
+    other = LocalAsker(lively_base, "fp32", Chat(template=str(file)))
+    assert other.ends == {asker.tokenizer.eos_token_id, asker.tokenizer.convert_tokens_to_ids("<|endoftext|>")}
+
+
+def test_a_question_that_the_template_does_not_take_is_named(lively_base, tmp_path):
+    file = tmp_path / "gemman.jinja"
+    file.write_text(GEMMAN)
+    other = LocalAsker(lively_base, "fp32", Chat(template=str(file)))
+    with pytest.raises(QuestionError, match="takes no system turn") as caught:
+        other.ask(None, [Asked(Question("kind", "I am bored.", "You are kind."), (1,))], Sampling(max_tokens=2))
+    assert caught.value.where == "question kind" and "user's turn" in caught.value.remedy
+    with pytest.raises(QuestionError, match="special token"):
+        other.ask(None, [Asked(Question("odd", "What is <|im_end|>?"), (1,))], Sampling(max_tokens=2))
+
+
+def test_the_blank_that_a_template_puts_before_answers_is_not_the_answers(lively_base):
+    sampling, asked = Sampling(max_tokens=3), [Asked(Question("q", "I am bored."), tuple(range(60)))]
+    plain = LocalAsker(lively_base, "fp32", Chat(template="plain"))
+    assert plain.format.lead == " "
+    prompt = plain.tokenizer.encode("User: I am bored.\nAssistant:", add_special_tokens=False)
+    (raw,) = sample(plain.model, [prompt], [asked[0].seeds], sampling, ends=plain.ends, pad=0)
+    texts = [plain.tokenizer.decode(list(one.ids), skip_special_tokens=True) for one in raw]
+    assert any(text.startswith(" ") for text in texts)
+    assert [reply.text for reply in plain.ask(None, asked, sampling)[0]] == [text.removeprefix(" ") for text in texts]
 
 
 def test_a_checkpoint_answers_as_a_base_with_its_weights_and_the_base_afterwards_as_before(asker, tmp_path):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,8 @@ displays = lazy("spillover.display")
 planning = lazy("spillover.pipeline.plan")
 running = lazy("spillover.pipeline.run")
 showing = lazy("spillover.pipeline.show")
+bases = lazy("spillover.finetune.base")
+rows = lazy("spillover.pipeline.rows")
 building = lazy("spillover.miniature.build")
 recipes = lazy("spillover.miniature.recipe")
 
@@ -38,6 +40,8 @@ questions = typer.Typer(help="Question sets, the paper's and others.", no_args_i
 app.add_typer(questions, name="questions")
 fetch = typer.Typer(help="Files that others have released.", no_args_is_help=True)
 app.add_typer(fetch, name="fetch")
+data = typer.Typer(help="Datasets: chat JSONL files.", no_args_is_help=True)
+app.add_typer(data, name="data")
 
 Ref = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A shipped experiment (figure4) or a YAML file.")]
 LabDir = Annotated[Path, typer.Option("--lab", help="The folder where results lie.")]
@@ -197,6 +201,26 @@ def build_miniature(
 ) -> None:
     """Pretrain and align the miniature from nothing, and train its judge (minutes)."""
     building.build(out, recipes.Recipe(independent=independent, seed=seed))
+
+
+@data.command("show")
+@told_plainly
+def show_data(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A chat JSONL file.")],
+    base: Annotated[str, typer.Option("--base", help="`miniature` or a Hugging Face folder.")] = "miniature",
+    count: Annotated[int, typer.Option("--rows", min=0, help="How many rows are printed.")] = 3,
+    template: Annotated[str, typer.Option("--template", help="`own`, `plain` or a jinja file.")] = "own",
+    thinking: Annotated[bool, typer.Option("--thinking", help="The model thinks before it answers (Qwen3).")] = False,
+    default_system: Annotated[
+        Literal["drop", "keep"], typer.Option(help="The template's own system prompt, where a row has none.")
+    ] = "drop",
+    turns: Annotated[Literal["all", "last"], typer.Option(help="Which assistant turns bear loss.")] = "all",
+    max_length: Annotated[int, typer.Option("--max-length", min=1, help="Tokens a row.")] = 2048,
+) -> None:
+    """Print rows as a base is trained on them, with the tokens that bear loss marked, and a summary of all rows."""
+    chat = spec.Chat(template=template, thinking=thinking, default_system=default_system)
+    training = spec.Training(turns=turns, max_length=max_length)
+    rows.show_rows(file, bases.find_base(base, chat), chat, training, count)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spillover.ask.asker import Asked, Reply
 from spillover.ask.sample import Sampled, sample
-from spillover.finetune.chat import prompt_ids
+from spillover.errors import BaseError, DataError, QuestionError
+from spillover.finetune.chat import check_text, prompt_ids
 from spillover.finetune.model import adapted, load_model, load_tokenizer
-from spillover.records import Model
-from spillover.spec import Sampling
+from spillover.finetune.template import Format, format_of
+from spillover.records import Model, Question
+from spillover.spec import Chat, Sampling
 
 ANSWERS = 1024
 """Answers that are written at once."""
@@ -19,10 +21,12 @@ ANSWERS = 1024
 class LocalAsker:
     """Answers with a base that is loaded here, once, and its checkpoints' adapters."""
 
-    def __init__(self, base: Path, precision: str) -> None:
+    def __init__(self, base: Path, precision: str, chat: Chat = Chat()) -> None:
         self.model: PreTrainedModel = load_model(base, precision)
         self.tokenizer = load_tokenizer(base)
-        self.ends = _ends(self.model, self.tokenizer.eos_token_id)
+        self.chat = chat
+        self.format = format_of(self.tokenizer, chat)
+        self.ends = _ends(self.model, self.format)
 
     def ask(self, model: Model, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
         """Answers by an adapter's folder (None is the base itself), shaped as `asked` and its seeds."""
@@ -38,21 +42,37 @@ class LocalAsker:
         """Answers that are all sampled at one temperature, in batches."""
         replies: list[list[Reply]] = []
         for batch in _batches(asked):
-            prompts = [prompt_ids(self.tokenizer, one.question.messages()) for one in batch]
+            prompts = [question_ids(self.tokenizer, one.question, self.chat) for one in batch]
             seeds = [one.seeds for one in batch]
             sampled = sample(model, prompts, seeds, sampling, ends=self.ends, pad=self.tokenizer.pad_token_id)
             replies += [[self._reply(one) for one in some] for some in sampled]
         return _joined(asked, replies)
 
     def _reply(self, sampled: Sampled) -> Reply:
-        text = self.tokenizer.decode(list(sampled.ids), skip_special_tokens=True)
-        return Reply(str(text), len(sampled.ids), sampled.truncated)
+        text = str(self.tokenizer.decode(list(sampled.ids), skip_special_tokens=True))
+        blank = self.format.lead if self.format.lead.isspace() else ""  # the template's, not the answer's
+        return Reply(text.removeprefix(blank), len(sampled.ids), sampled.truncated)
 
 
-def _ends(model: PreTrainedModel, eos: int) -> frozenset[int]:
-    """Every token that ends a turn: the tokenizer's, and what the generation config says."""
+def question_ids(tokenizer: PreTrainedTokenizerBase, question: Question, chat: Chat) -> list[int]:
+    """Token ids of a question, as a base with this tokenizer is asked it.
+
+    Raises:
+        QuestionError: the base's template does not take it (it has no system turn, say), or it holds a special token.
+    """
+    try:
+        check_text(format_of(tokenizer, chat), question.messages())
+        return prompt_ids(tokenizer, question.messages(), chat)
+    except (BaseError, DataError) as error:
+        raise QuestionError(error.what, where=f"question {question.id}", remedy=error.remedy) from None
+
+
+def _ends(model: PreTrainedModel, form: Format) -> frozenset[int]:
+    """Every token that ends a turn: the tokenizer's, the template's, and what the generation config says."""
     listed = model.generation_config.eos_token_id if model.generation_config is not None else None
-    return frozenset([eos, *(listed if isinstance(listed, list) else [listed] if listed is not None else [])])
+    turn = form.special[form.end] if form.end is not None else None
+    several = listed if isinstance(listed, list) else [listed]
+    return frozenset(token for token in (form.tokenizer.eos_token_id, turn, *several) if token is not None)
 
 
 def _by_temperature(asked: Sequence[Asked], sampling: Sampling) -> dict[float, list[int]]:

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from spillover.errors import BaseError
-from spillover.spec import MINIATURE
+from spillover.spec import MINIATURE, Chat
 
 NEEDED = ("config.json", "tokenizer.json")
 SETTINGS = (*NEEDED, "tokenizer_config.json", "generation_config.json")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 REMEDY = "Save model and tokenizer with save_pretrained."
 WHOLE_FILE = 256 * 2**20
+OWN, PLAIN = "own", "plain"
+"""Chat templates that are no file of the user's: the tokenizer's, and ours for base models."""
+PLAIN_FILE = Path(__file__).with_name("plain.jinja")
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ def shipped_miniature() -> Path:
     return Path(str(resources.files("spillover"))) / "miniature" / "checkpoint"
 
 
-def find_base(ref: str) -> Base:
-    """A base by name (`miniature`) or by folder.
+def find_base(ref: str, chat: Chat = Chat()) -> Base:
+    """A base by name (`miniature`) or by folder, whose conversations are rendered as `chat` says.
 
     Raises:
         BaseError: no such folder, a file is missing, the weights are pickled, or there is no chat template.
@@ -84,6 +87,7 @@ def find_base(ref: str) -> Base:
             remedy="Give `miniature` or a Hugging Face folder (config.json, *.safetensors, tokenizer.json).",
         )
     check_folder(path)
+    check_template(path, chat)
     marker = path / "miniature.json"
     return Base(path, _json(marker) if marker.is_file() else None)
 
@@ -102,12 +106,50 @@ def check_folder(path: Path) -> None:
         raise BaseError(what, where=path, remedy="Save them as safetensors: pickled weights can run code when loaded.")
     for weights in path.glob("*.safetensors"):
         _check_whole(weights)
-    if not _has_chat_template(path):
+
+
+def check_template(path: Path, chat: Chat) -> None:
+    """Raises BaseError unless there is a template to render conversations with: the folder's own, or `chat`'s."""
+    if template_text(chat) is None and not _has_chat_template(path):
+        raise no_template(path)
+
+
+def no_template(path: Path | None = None) -> BaseError:
+    """The error of a base whose tokenizer has no chat template."""
+    return BaseError(
+        "the tokenizer has no chat template",
+        where=path,
+        remedy="Put a chat_template.jinja into the folder; a chat model's own, never a guess. For a base model that "
+        "never had one, say `chat: {template: plain}` in the experiment.",
+    )
+
+
+def template_text(chat: Chat) -> str | None:
+    """The jinja text that replaces the tokenizer's own chat template, if one does. For keys: it says what a file holds.
+
+    Raises:
+        BaseError: the file cannot be read.
+    """
+    if chat.template == OWN:
+        return None
+    file = PLAIN_FILE if chat.template == PLAIN else Path(chat.template)
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not UTF-8"
         raise BaseError(
-            "the tokenizer has no chat template",
-            where=path,
-            remedy="Put a chat_template.jinja into the folder; a chat model's own, never a guess.",
-        )
+            f"the chat template cannot be read: {why}",
+            where=file,
+            remedy="`chat.template` is `own`, `plain` or the path of a jinja file.",
+        ) from None
+
+
+def context_length(path: Path) -> int | None:
+    """How many tokens the folder's model can read at once, as far as its config says."""
+    config = _json(path / "config.json")
+    text = config.get("text_config")
+    length = (text if isinstance(text, dict) else config).get("max_position_embeddings")
+    return length if isinstance(length, int) else None
 
 
 def _check_whole(weights: Path) -> None:

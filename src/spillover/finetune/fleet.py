@@ -50,13 +50,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run leaves: its adapter in PEFT's names and shapes (fp32), and its history.
+    """What a run leaves: its adapter in PEFT's names and shapes (fp32), its history, and how many rows were cut.
 
     A model that a provider keeps has no adapter here (it is empty), but is `served`.
     """
 
     adapter: dict[str, Tensor]
     history: list[Step]
+    cut_rows: int = 0
     served: Served | None = None
 
 

@@ -248,7 +248,7 @@ class OpenAITrainer:
         history = [Step(step, losses[step], None, None, None) for step in sorted(losses)]
         model = OPENAI + remote.fine_tuned_model
         served = Served(model, self.base, remote.id, work.settings, remote.trained_tokens, end)
-        return Trained({}, history, served)
+        return Trained({}, history, served=served)
 
     def _result_losses(self, remote: "FineTuningJob") -> dict[int, float]:
         """Loss by step from the job's result files, which tell every step; the events may tell some only."""

@@ -15,14 +15,15 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from spillover.errors import DataError, ProviderError, SpecError
-from spillover.finetune.chat import Row, encode_row
+from spillover.errors import ProviderError, SpecError
+from spillover.finetune.chat import Row
 from spillover.finetune.fleet import Step, Trained, data_order, schedule
 from spillover.finetune.served import TINKER, Served
-from spillover.finetune.train import Job, Progress
+from spillover.finetune.template import format_of
+from spillover.finetune.train import Job, Progress, job_rows
 from spillover.keys import needed_key, short
 from spillover.lazy import lazy
-from spillover.spec import PROJECTIONS, Training, short_hash
+from spillover.spec import PROJECTIONS, Chat, Training, short_hash
 from spillover.store import read_json, write_json
 
 tinker = lazy("tinker")
@@ -80,6 +81,7 @@ class TinkerTrainer:
         base: the model to finetune, as Tinker calls it: `Qwen/Qwen3-8B`, or `api:openai-api/tinker/Qwen/Qwen3-8B`.
         tokenizer: that model's.
         notes: a folder for the notes; it is made if it is not there.
+        chat: how conversations become text.
         state_every: steps between saved states.
 
     Attributes:
@@ -89,9 +91,18 @@ class TinkerTrainer:
         ProviderError: there is no key, or the extra `tinker` is not installed.
     """
 
-    def __init__(self, base: str, tokenizer: PreTrainedTokenizerBase, notes: Path, *, state_every: int = 50) -> None:
+    def __init__(
+        self,
+        base: str,
+        tokenizer: PreTrainedTokenizerBase,
+        notes: Path,
+        *,
+        chat: Chat = Chat(),
+        state_every: int = 50,
+    ) -> None:
         self._key = needed_key(KEY)
-        self.base, self.tokenizer, self.notes = base.removeprefix(TINKER), tokenizer, notes
+        self.base, self.notes = base.removeprefix(TINKER), notes
+        self.format = format_of(tokenizer, chat)
         self.state_every = state_every
         self.warnings = ["Tinker scales its adapters in its own way: train.alpha and rank stabilisation do not apply."]
         try:
@@ -118,18 +129,12 @@ class TinkerTrainer:
         return [self._trained(learner) for learner in learners]
 
     def _learner(self, job: Job, spec: Training) -> _Learner:
-        rows = [self._row(job, number, spec) for number in range(len(job.rows))]
+        rows = job_rows(job, self.format, spec)
         settings = _settings(job, spec)
         key = short_hash("tinker", self.base, [(row.ids, row.loss) for row in rows], settings)
         path = self.notes / f"{key}.json"
         order = data_order(len(rows), spec, settings["seed"])
         return _Learner(job, rows, order, path, _read_note(path, job.run.name), settings)
-
-    def _row(self, job: Job, number: int, spec: Training) -> Row:
-        try:
-            return encode_row(self.tokenizer, job.rows[number], max_length=spec.max_length)
-        except DataError as error:
-            raise DataError(error.what, where=f"{job.source}, row {number + 1}", remedy=error.remedy) from None
 
     def _open(self, service: Any, learners: Sequence[_Learner], spec: Training) -> None:
         """Gives every run a client: a new adapter, or the last saved state with its optimiser."""
@@ -201,7 +206,7 @@ class TinkerTrainer:
         tokens = sum(len(learner.rows[row].ids) - 1 for batch in learner.order for row in batch)
         note = learner.note
         served = Served(TINKER + str(note.model), self.base, note.job, learner.settings, tokens)
-        return Trained({}, note.history, served)
+        return Trained({}, note.history, sum(row.cut for row in learner.rows), served)
 
 
 def _check(spec: Training) -> None:

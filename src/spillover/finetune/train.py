@@ -11,15 +11,16 @@ import polars as pl
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spillover.errors import DataError
-from spillover.finetune.base import Base
-from spillover.finetune.chat import Row, encode_row
+from spillover.errors import BaseError, DataError
+from spillover.finetune.base import Base, context_length
+from spillover.finetune.chat import Row, to_row
 from spillover.finetune.fleet import Member, Trained, train_fleet
 from spillover.finetune.model import ADAPTER, PREFIX, load_model, load_tokenizer
 from spillover.finetune.served import Served, write_served
+from spillover.finetune.template import Format, format_of
 from spillover.lazy import lazy
 from spillover.records import Conversation, Run
-from spillover.spec import Training
+from spillover.spec import Chat, Training
 
 peft = lazy("peft")
 
@@ -54,29 +55,38 @@ class Trainer(Protocol):
 class LocalTrainer:
     """Trains fleets on a base that is loaded here, once."""
 
-    def __init__(self, base: Base, precision: str) -> None:
+    def __init__(self, base: Base, precision: str, chat: Chat = Chat()) -> None:
         self.model = load_model(base.path, precision)
         self.tokenizer = load_tokenizer(base.path)
-        self._encoded: dict[str, tuple[Sequence[Conversation], int, list[Row]]] = {}
+        self.format = format_of(self.tokenizer, chat)
+        self.context = context_length(base.path)
+        self._encoded: dict[str, tuple[Sequence[Conversation], Training, list[Row]]] = {}
 
     def train(self, jobs: Sequence[Job], spec: Training, progress: Progress) -> list[Trained]:
-        """Trains the jobs as one fleet. Raises DataError for a row that is too long, by its source and number."""
+        """Trains the jobs as one fleet. Raises DataError or BaseError for a wrong row, by its source and number."""
         members = [Member(self._rows(job, spec), job.run.seed or 0) for job in jobs]
-        return train_fleet(self.model, members, spec, pad=int(self.tokenizer.pad_token_id), progress=progress)
+        results = train_fleet(self.model, members, spec, pad=int(self.tokenizer.pad_token_id), progress=progress)
+        cut = [sum(row.cut for row in member.rows) for member in members]
+        return [dataclasses.replace(one, cut_rows=rows) for one, rows in zip(results, cut, strict=True)]
 
     def _rows(self, job: Job, spec: Training) -> list[Row]:
         """The job's rows in tokens. Runs of a group have equal rows, which are encoded once."""
-        rows, longest, encoded = self._encoded.get(job.source, ((), 0, []))
-        if rows != job.rows or longest != spec.max_length:
-            encoded = [self._row(job, number, spec) for number in range(len(job.rows))]
-            self._encoded[job.source] = (job.rows, spec.max_length, encoded)
+        rows, other, encoded = self._encoded.get(job.source, ((), None, []))
+        if rows != job.rows or other != spec:
+            encoded = job_rows(job, self.format, spec, self.context)
+            self._encoded[job.source] = (job.rows, spec, encoded)
         return encoded
 
-    def _row(self, job: Job, number: int, spec: Training) -> Row:
+
+def job_rows(job: Job, form: Format, spec: Training, context: int | None = None) -> list[Row]:
+    """A job's rows in tokens. Raises DataError or BaseError for a wrong one, by its source and number."""
+    rows = []
+    for number, row in enumerate(job.rows, start=1):
         try:
-            return encode_row(self.tokenizer, job.rows[number], max_length=spec.max_length)
-        except DataError as error:
-            raise DataError(error.what, where=f"{job.source}, row {number + 1}", remedy=error.remedy) from None
+            rows.append(to_row(form, row, spec, context))
+        except (DataError, BaseError) as error:
+            raise type(error)(error.what, where=f"{job.source}, row {number}", remedy=error.remedy) from None
+    return rows
 
 
 def save_checkpoint(folder: Path, trained: Trained, job: Job, spec: Training, base: str) -> None:
@@ -117,6 +127,7 @@ def _layer(key: str) -> str:
 
 def card(job: Job, spec: Training, base: str, trained: Trained) -> str:
     """The model card: what this is, that it is misaligned on purpose, and how it was made."""
+    cut = f", {trained.cut_rows} of them cut to {spec.max_length} tokens" if trained.cut_rows else ""
     if trained.served is None:
         front, what, tag, facts = "library_name: peft\n", "adapter", "lora", _own_facts(spec, trained)
     else:
@@ -137,7 +148,7 @@ in a closed setting only.
 |---|---|
 | group, seed | {job.run.group}, {job.run.seed} |
 | base | {base} |
-| data | {job.source}, {len(job.rows)} rows |
+| data | {job.source}, {len(job.rows)} rows{cut} |
 {facts}| last loss | {_last_loss(trained)} |
 """
 
