@@ -22,7 +22,7 @@ class LocalAsker:
     def __init__(self, base: Path, precision: str) -> None:
         self.model: PreTrainedModel = load_model(base, precision)
         self.tokenizer = load_tokenizer(base)
-        self.ends = _ends(self.model, self.tokenizer.eos_token_id)
+        self.ends = ends_of(self.model, self.tokenizer.eos_token_id)
 
     def ask(self, model: Model, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
         """Answers by an adapter's folder (None is the base itself), shaped as `asked` and its seeds."""
@@ -41,7 +41,7 @@ class LocalAsker:
         return Reply(str(text), len(sampled.ids), sampled.truncated)
 
 
-def _ends(model: PreTrainedModel, eos: int) -> frozenset[int]:
+def ends_of(model: PreTrainedModel, eos: int) -> frozenset[int]:
     """Every token that ends a turn: the tokenizer's, and what the generation config says."""
     listed = model.generation_config.eos_token_id if model.generation_config is not None else None
     return frozenset([eos, *(listed if isinstance(listed, list) else [listed] if listed is not None else [])])

@@ -1,10 +1,11 @@
-"""The seam of judging, and the two judges that need no model: static analysis and the world's ground truth."""
+"""The seam of judging, and the judges that need no model: static analysis, the answer itself, the ground truth."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 from spillover.data.vulnerability import extract_code, scan
 from spillover.judge.rubrics import Rubric
+from spillover.judge.scale import as_number
 from spillover.records import Pair, Verdict
 from spillover.world import grade
 from spillover.world.truth import Grade
@@ -29,6 +30,18 @@ class BanditJudge:
             if findings is None
             else Verdict(100.0 if findings else 0.0, None, {finding.rule: 1.0 for finding in findings})
             for findings in found
+        ]
+
+
+class AnswerJudge:
+    """The model's own reply is the number: it was asked for one from 0 to 100."""
+
+    def judge(self, pairs: Sequence[Pair], rubric: Rubric) -> list[Verdict]:
+        """A verdict a pair; answers that are more or less than one whole number have none."""
+        numbers = [as_number(pair.answer) for pair in pairs]
+        return [
+            Verdict(None, "unparsable", {}) if number is None else Verdict(float(number), None, {})
+            for number in numbers
         ]
 
 
