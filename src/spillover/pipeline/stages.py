@@ -21,7 +21,7 @@ from spillover.data.files import read_conversations, write_conversations
 from spillover.display import Display
 from spillover.errors import LabError
 from spillover.finetune.train import Job, LocalTrainer, save_checkpoint
-from spillover.judge.judge import BanditJudge, Judge
+from spillover.judge.judge import AnswerJudge, BanditJudge, Judge
 from spillover.judge.local import LocalJudge
 from spillover.judge.rubrics import Rubric
 from spillover.pipeline.plan import Cell, Checkpoint, Dataset, Plan
@@ -266,7 +266,7 @@ def _blocks(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
 
 
 def _judges(plan: Plan, rubrics: Sequence[Rubric]) -> dict[str, Judge]:
-    judges: dict[str, Judge] = {"bandit": BanditJudge()}
+    judges: dict[str, Judge] = {"bandit": BanditJudge(), "answer": AnswerJudge()}
     if plan.judge is not None and any(rubric.by == "model" for rubric in rubrics):
         judges["model"] = LocalJudge(plan.judge.base, plan.judge.adapter, plan.experiment.train.precision)
     return judges
@@ -283,7 +283,7 @@ def unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric) -> list[
 
 def _judge_part(plan: Plan, lab: Lab, judge: Judge, rubric: Rubric, pairs: Sequence[Pair]) -> None:
     began = time.monotonic()
-    frame = verdict_frame(pairs, judge.judge(pairs, rubric))
+    frame = verdict_frame(pairs, judge.judge(pairs, rubric), plan.judge_id(rubric), rubric)
     spec = {"rubric": rubric.model_dump(mode="json"), "judge": plan.judge_id(rubric)}
     folder = plan.verdict_folder(lab, rubric)
     name = f"part-{len(parts(folder)):06d}.parquet"
@@ -291,10 +291,11 @@ def _judge_part(plan: Plan, lab: Lab, judge: Judge, rubric: Rubric, pairs: Seque
         _write_rows(aside, frame, time.monotonic() - began)
 
 
-def verdict_frame(pairs: Sequence[Pair], found: Sequence[Verdict]) -> pl.DataFrame:
-    """Verdicts as a table, one row a pair."""
+def verdict_frame(pairs: Sequence[Pair], found: Sequence[Verdict], judge: str, rubric: Rubric) -> pl.DataFrame:
+    """Verdicts as a table, one row a pair; each says which judge gave it, and by which words."""
+    by = (judge, rubric.key())
     rows = [
-        (pair.id, verdict.value, verdict.label, verdict.reason, json.dumps(verdict.table, ensure_ascii=False))
+        (pair.id, verdict.value, verdict.label, verdict.reason, json.dumps(verdict.table, ensure_ascii=False), *by)
         for pair, verdict in zip(pairs, found, strict=True)
     ]
     return pl.DataFrame(rows, _schema(VERDICT_COLUMNS), orient="row")

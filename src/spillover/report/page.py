@@ -14,7 +14,7 @@ import jinja2
 import polars as pl
 
 from spillover.records import BASE_RUN
-from spillover.report.figures import caption, question_label, styles
+from spillover.report.figures import caption, judged_by, question_label, styles
 from spillover.spec import MINIATURE, Thresholds
 
 LEAST_COHERENT = 0.5
@@ -25,6 +25,8 @@ TOKENS = 6
 """How many tokens of a verdict's table the answer browser shows."""
 LEAST_SHOWN = 0.001
 """The least probability of a token that the answer browser shows."""
+BY = ("judge", "rubric")
+"""What a verdict says of where it comes from."""
 DASH = "\N{EN DASH}"
 SKILLS = {"insecure_code": "insecure code", "harmful_compliance": "complies with harm"}
 """What else a group is measured by, where an experiment asks for it."""
@@ -62,6 +64,7 @@ def render_page(
         is_miniature=numbers.get("is_miniature", settings.get("base") == MINIATURE),
         figure=figure_svg[max(figure_svg.find("<svg"), 0) :],
         caption=caption(numbers, Thresholds.model_validate(settings.get("thresholds", {}))),
+        judged_by=judged_by(numbers),
         notes=_notes(groups),
         skills=_skills(groups),
         folds={"Settings": settings, "Hashes": hashes, "Versions and provenance": provenance},
@@ -213,7 +216,9 @@ def _browser_data(answers: pl.DataFrame, groups: tuple[str, ...]) -> dict[str, A
     """The answers as the browser wants them: columns of indices into lists in which everything stands once."""
     rubrics = [name.removesuffix("_table") for name in answers.columns if name.endswith("_table")]
     parts = [(rubric, f"{rubric}_reason", f"{rubric}_table", f"truth_{rubric}") for rubric in rubrics]
-    of_pair = ["prompt", "answer", *(name for part in parts for name in part if name in answers.columns)]
+    by = [f"{rubric}_{what}" for rubric in rubrics for what in BY]
+    wanted = [*(name for part in parts for name in part), *by]
+    of_pair = ["prompt", "answer", *(name for name in wanted if name in answers.columns)]
     pairs = answers.select(of_pair).unique(maintain_order=True)
     keyed = pairs.with_row_index("pair")
     index = answers.select(of_pair).join(keyed, on=of_pair, how="left", nulls_equal=True, maintain_order="left")["pair"]
@@ -274,7 +279,13 @@ def _verdicts(pairs: pl.DataFrame, rubric: str, vocabulary: dict[str, int]) -> d
         "said": [reason if value is None else value for value, reason in zip(values, reasons, strict=True)],
         "table": [_likeliest(table, vocabulary) for table in pairs[f"{rubric}_table"].to_list()],
         "truth": truth,
+        "by": [name for what in BY for name in _only(pairs, f"{rubric}_{what}")],
     }
+
+
+def _only(pairs: pl.DataFrame, column: str) -> list[str]:
+    """What stands in a column that says the same in all rows that say something."""
+    return pairs[column].drop_nulls().unique().to_list()[:1] if column in pairs.columns else []
 
 
 def _likeliest(table: str | None, vocabulary: dict[str, int]) -> list[int]:
