@@ -283,12 +283,12 @@ def _agreement(values: pl.DataFrame, threshold: float) -> dict[str, Any]:
         "truth_above": int((~judge & truth).sum()),
         "both_below": int((~judge & ~truth).sum()),
         "agreement": same / n if n else None,
-        "kappa": _kappa(same / n, float(judge.mean()), float(truth.mean())) if n else None,
+        "kappa": kappa(same / n, float(judge.mean()), float(truth.mean())) if n else None,
         "mean_absolute_difference": float(np.abs(paired[:, 0] - paired[:, 1]).mean()) if n else None,
     }
 
 
-def _kappa(agreement: float, judge_above: float, truth_above: float) -> float | None:
+def kappa(agreement: float, judge_above: float, truth_above: float) -> float | None:
     """Cohen's kappa from the share that agrees and the two shares above; None where chance alone explains all."""
     chance = judge_above * truth_above + (1 - judge_above) * (1 - truth_above)
     return (agreement - chance) / (1 - chance) if chance < 1 else None
