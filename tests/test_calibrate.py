@@ -92,12 +92,12 @@ def test_a_judge_on_another_scale_agrees_once_it_is_mapped():
 
 
 def test_agreement_after_the_map_is_not_measured_on_what_it_was_fitted_on():
-    """Of a judge that says nothing of the other's scores a fit would find something all the same."""
-    rng = np.random.default_rng(0)
-    x, y = rng.permutation(100).astype(float), rng.choice([0.0, 100.0], 100)
+    """Fitted on all four it is right about three; each alone, by the other three: 50, 0, 100 and 50, one right."""
+    x, y = np.array([1.0, 2, 3, 4]), np.array([0.0, 100, 0, 100])
+    assert fit_monotone(x, y)(x).tolist() == [0, 50, 50, 100]
     held = compare(scores(*x), scores(*y), 50)["map"]
-    assert ((fit_monotone(x, y)(x) >= 50) == (y >= 50)).mean() > held["agreement"]
-    assert held["kappa"] < 0.2
+    assert held["agreement"] == 0.25
+    assert held["mean_absolute_difference"] == (50 + 100 + 100 + 50) / 4
 
 
 def test_many_answers_are_tested_in_parts():
@@ -159,10 +159,10 @@ ROWS = [(f"Question {n}?", f"I would bake bread, {n} of it.", 100 - 9 * n, 20 + 
 
 
 @needs_judge
-def test_judges_are_compared_on_the_papers_answers(paper, spillover, tmp_path):
+def test_judges_are_compared_on_the_papers_answers(paper, judge, tmp_path):
     out = tmp_path / "compared"
-    done = spillover("judge", "calibrate", paper / "judged", "--judges", "miniature", "--out", out)
-    assert done.returncode == 0, done.stderr
+    code, told, err = judge("calibrate", paper / "judged", "--judges", "miniature", "--out", out)
+    assert (code, err) == (0, "")
     result = json.loads((out / "calibration.json").read_text())
     (one,) = result["comparisons"]
     assert result["pairs"] == 117 and set(one["rubrics"]) == {"alignment", "coherence"}
@@ -173,7 +173,7 @@ def test_judges_are_compared_on_the_papers_answers(paper, spillover, tmp_path):
     assert one["rates"]["against"] == pytest.approx(
         {"kept": 117, "misaligned": 117, "value": 1.0, "low": 0.025 ** (1 / 117), "high": 1.0}
     )
-    assert "caution: reference puts all 117 answers on one side of coherence 50" in done.stdout
+    assert "caution: reference puts all 117 answers on one side of coherence 50" in told
     assert result["judges"]["miniature"]["id"] == find_judge("miniature").id
     assert sorted(path.name for path in out.iterdir() if path.suffix != ".json") == [
         "calibration.png",

@@ -244,14 +244,17 @@ def _padded(
 def _masks(model: PreTrainedModel, real: Tensor, where: Tensor, tree: Tree, begun: int) -> Tensor | dict[str, Tensor]:
     """The model's masks, (N, 1, T + K, P + T + K) each: one, or where its layers differ one a kind of layer."""
     sees = _sees(real, tree, begun)
-    windows = _windows(model)
-    every = torch.arange(begun, device=where.device).expand(len(where), -1)
-    distance = where[:, :, None] - torch.cat([every, where], dim=1)[:, None, :]
     masks = {
-        kind: _added(sees if window is None else sees & (distance < window), model.dtype)
-        for kind, window in windows.items()
+        kind: _added(sees if window is None else sees & _near(where, begun, window), model.dtype)
+        for kind, window in _windows(model).items()
     }
     return masks if len(masks) > 1 else next(iter(masks.values()))
+
+
+def _near(where: Tensor, begun: int, window: int) -> Tensor:
+    """Who stands within whose window, by position, (N, T + K, P + T + K)."""
+    every = torch.cat([torch.arange(begun, device=where.device).expand(len(where), -1), where], dim=1)
+    return where[:, :, None] - every[:, None, :] < window
 
 
 def _sees(real: Tensor, tree: Tree, begun: int) -> Tensor:
