@@ -13,6 +13,8 @@ from spillover.measure.calibrate import Scores
 from spillover.report.figures import FAINT, HAIRLINE, INK, MUTED
 
 POINT, LINE = "#08519c", "#d7400e"
+LONGEST = 36
+"""Characters of a judge's name that fit beside a panel."""
 PANEL = 3.3
 """Inches of a panel's side."""
 
@@ -55,8 +57,8 @@ def _draw(
     axes.grid(color=HAIRLINE, linewidth=0.8)
     axes.set_axisbelow(True)
     found = one["rubrics"].get(rubric)
-    axes.set_xlabel(f"{one['judge']}", color=INK)
-    axes.set_ylabel(f"{one['against']}", color=INK)
+    axes.set_xlabel(_short(one["judge"]), color=INK)
+    axes.set_ylabel(_short(one["against"]), color=INK)
     axes.set_title(f"{rubric}: {_told(found)}", loc="left", fontsize=9, color=INK)
     if not found or not found["n"]:
         return
@@ -70,6 +72,11 @@ def _draw(
         axes.plot(*np.asarray(found["map"]["knots"]).T, color=LINE, linewidth=1.5, zorder=4)
         if (at := found["map"]["threshold"]) is not None:
             axes.axvline(at, color=LINE, linewidth=0.8, linestyle=(0, (4, 3)), zorder=2)
+
+
+def _short(name: str) -> str:
+    """A judge's name so that it fits beside a panel: the end of a long path tells more than its beginning."""
+    return name if len(name) <= LONGEST else f"\N{HORIZONTAL ELLIPSIS}{name[-LONGEST:]}"
 
 
 def _told(found: Mapping[str, Any] | None) -> str:
