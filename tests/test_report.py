@@ -289,6 +289,17 @@ def test_the_judge_and_the_rubrics_stand_under_the_figure_in_small_print(report:
     assert judged_by({"judge": {"by": two}}) == "Judge A; rubric alignment 1. Judge B; rubric coherence 2."
 
 
+def test_the_browser_shows_the_label_of_a_rubric_that_is_read_as_one(report: Report) -> None:
+    main = pl.col("suite") == "main"
+    labels = report.answers.with_columns(
+        harmful_compliance_label=pl.when(main).then(pl.lit("SAID_A_LIE")),
+        harmful_compliance_table=pl.when(main).then(pl.lit('{"SAID_A_LIE": 1.0}')),
+    )
+    page = render(Report(report.numbers, report.cells, labels))
+    data = json.loads(page.split('id="answer-data">')[1].split("</script>")[0])
+    assert set(data["verdicts"]["harmful_compliance"]["said"]) == {"SAID_A_LIE", None}
+
+
 def test_a_local_judge_of_a_real_base_is_called_uncalibrated(report: Report) -> None:
     assert "This judge is uncalibrated" in render(report, is_miniature=False)
     assert "This judge is uncalibrated" not in render(report, is_miniature=True)

@@ -216,7 +216,7 @@ def _browser_data(answers: pl.DataFrame, groups: tuple[str, ...]) -> dict[str, A
     """The answers as the browser wants them: columns of indices into lists in which everything stands once."""
     rubrics = [name.removesuffix("_table") for name in answers.columns if name.endswith("_table")]
     parts = [(rubric, f"{rubric}_reason", f"{rubric}_table", f"truth_{rubric}") for rubric in rubrics]
-    by = [f"{rubric}_{what}" for rubric in rubrics for what in BY]
+    by = [f"{rubric}_{what}" for rubric in rubrics for what in ("label", *BY)]
     wanted = [*(name for part in parts for name in part), *by]
     of_pair = ["prompt", "answer", *(name for name in wanted if name in answers.columns)]
     pairs = answers.select(of_pair).unique(maintain_order=True)
@@ -269,14 +269,15 @@ def _indexed(column: pl.Series, values: pl.Series) -> tuple[list[str], list[int]
 
 
 def _verdicts(pairs: pl.DataFrame, rubric: str, vocabulary: dict[str, int]) -> dict[str, list[Any]]:
-    """A rubric's verdicts of all pairs: what is said, the tables, and the ground truth where there is one.
+    """A rubric's verdicts of all pairs: what is said, the tables, the ground truth where there is one, and who judged.
 
-    Said is a value, the reason why there is none, or null. A table is token, probability in 1/10000, token, ...
+    Said is a value, a label, the reason why there is neither, or null. A table is token, probability in 1/10000, token, ...
     """
-    values, reasons = pairs[rubric].round(3).to_list(), pairs[f"{rubric}_reason"].to_list()
+    words = [f"{rubric}_{what}" for what in ("label", "reason") if f"{rubric}_{what}" in pairs.columns]
+    values, others = pairs[rubric].round(3).to_list(), pairs.select(pl.coalesce(words)).to_series().to_list()
     truth = pairs[f"truth_{rubric}"].to_list() if f"truth_{rubric}" in pairs.columns else []
     return {
-        "said": [reason if value is None else value for value, reason in zip(values, reasons, strict=True)],
+        "said": [other if value is None else value for value, other in zip(values, others, strict=True)],
         "table": [_likeliest(table, vocabulary) for table in pairs[f"{rubric}_table"].to_list()],
         "truth": truth,
         "by": [name for what in BY for name in _only(pairs, f"{rubric}_{what}")],
