@@ -271,7 +271,7 @@ def _indexed(column: pl.Series, values: pl.Series) -> tuple[list[str], list[int]
 def _verdicts(pairs: pl.DataFrame, rubric: str, vocabulary: dict[str, int]) -> dict[str, list[Any]]:
     """A rubric's verdicts of all pairs: what is said, the tables, the ground truth where there is one, and who judged.
 
-    Said is a value, a label, the reason why there is neither, or null. A table is token, probability in 1/10000, token, ...
+    Said is a value, a label, the reason why there is neither, or null. A table is token, probability in 1/10000, ...
     """
     words = [f"{rubric}_{what}" for what in ("label", "reason") if f"{rubric}_{what}" in pairs.columns]
     values, others = pairs[rubric].round(3).to_list(), pairs.select(pl.coalesce(words)).to_series().to_list()
