@@ -17,9 +17,10 @@ from spillover.finetune.chat import prompt_ids
 from spillover.finetune.model import load_model, load_tokenizer
 from spillover.judge.judge import BanditJudge, TruthJudge
 from spillover.judge.local import LocalJudge
-from spillover.judge.numbers import NumberScale, number_tables
+from spillover.judge.numbers import NumberScale
 from spillover.judge.rubrics import Rubric, find_rubric, load_rubrics
 from spillover.judge.scale import as_number, expected_score, verdict
+from spillover.judge.tree import begin, in_one_pass
 from spillover.miniature.tokenizer import CHATML, END, SPECIAL
 from spillover.records import Pair
 from spillover.world import texts
@@ -199,6 +200,11 @@ def test_labels_count_only_where_the_rubric_has_them():
 # probabilities of numbers
 
 
+def number_tables(model, prompts, scale, pad):
+    """By the one pass, with what the prompts share computed once."""
+    return [scale.table(said) for said in in_one_pass(model, prompts, scale.tree, pad, begin(model, prompts))]
+
+
 def test_with_a_token_a_number_the_table_is_the_softmaxs_twenty_likeliest(whole):
     model, tokenizer = load_model(whole, "fp32"), load_tokenizer(whole)
     scale = NumberScale(tokenizer)
@@ -241,22 +247,11 @@ def test_where_numbers_are_several_tokens_the_tree_gives_what_saying_each_gives(
 
 def test_the_trees_spell_numbers_as_their_tokenizers_do():
     ones, twos = NumberScale(digit_tokenizer(1)), NumberScale(digit_tokenizer(2))
-    assert {n: len(ids) for n, ids in ones.spelled.items() if n in (0, 9, 10, 99, 100)} == {
-        0: 1,
-        9: 1,
-        10: 2,
-        99: 2,
-        100: 3,
-    }
-    assert {n: len(ids) for n, ids in twos.spelled.items() if n in (0, 9, 10, 99, 100)} == {
-        0: 1,
-        9: 1,
-        10: 1,
-        99: 1,
-        100: 2,
-    }
-    assert (len(ones.tree), len(twos.tree)) == (101, 101)
-    assert sorted(node.number for node in ones.tree if node.number is not None) == list(range(101))
+    assert [len(ids) for n, ids in ones.spelled if n in (0, 9, 10, 99, 100)] == [1, 1, 2, 2, 3]
+    assert [len(ids) for n, ids in twos.spelled if n in (0, 9, 10, 99, 100)] == [1, 1, 1, 1, 2]
+    for scale in (ones, twos):
+        assert len(scale.tree.nodes) == len(set(scale.tree.ends)) == 101
+        assert [number for number, _ in scale.spelled] == list(range(101))
 
 
 def test_a_table_is_the_same_in_any_company(split, whole):

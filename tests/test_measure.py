@@ -33,10 +33,12 @@ def answers(*rows, suite="main", group="insecure", run="insecure-s0"):
     return pl.DataFrame(full, schema={name: getattr(pl, kind)() for name, kind in ANSWER_COLUMNS}, orient="row")
 
 
-def verdicts(values):
+def verdicts(values, judge="someone"):
     """A verdicts table from {(prompt, answer): value or reason}."""
     rows = [
-        (pair_id(*pair), None, None, v, "{}") if isinstance(v, str) else (pair_id(*pair), v, None, None, "{}")
+        (pair_id(*pair), None, None, v, "{}", judge, "words")
+        if isinstance(v, str)
+        else (pair_id(*pair), v, None, None, "{}", judge, "words")
         for pair, v in values.items()
     ]
     return pl.DataFrame(rows, schema={name: getattr(pl, kind)() for name, kind in VERDICT_COLUMNS}, orient="row")
@@ -97,6 +99,24 @@ def test_an_answer_of_a_suite_that_is_not_judged_by_a_rubric_has_nulls_even_wher
     assert frame["alignment"].to_list() == [7.0, None]
     assert frame["insecure_code"].to_list() == [None, 1.0]
     assert frame["alignment_table"].to_list() == ["{}", None]
+
+
+def test_every_row_says_who_judged_it_and_by_which_words():
+    table = answers(("a", "x", "main"), ("a", "y", "code"))
+    frame = judged(table, {"alignment": verdicts({("a", "x"): 7.0})}, {"main": ["alignment"], "code": []})
+    assert frame["alignment_judge"].to_list() == ["someone", None]
+    assert frame["alignment_rubric"].to_list() == ["words", None]
+
+
+@pytest.mark.parametrize(("column", "told"), [("judge", "2 judges: another, someone"), ("rubric", "2 wordings")])
+def test_verdicts_of_two_judges_or_of_two_wordings_are_not_measured_together(column, told):
+    pairs = [("a", "x"), ("a", "y")]
+    marks = verdicts(dict.fromkeys(pairs, 90.0))
+    mixed = marks.with_columns(pl.when(pl.int_range(2) == 1).then(pl.lit("another")).otherwise(column).alias(column))
+    both = {"main": ["alignment", "coherence"]}
+    measure(judged(answers(*pairs), {"alignment": marks, "coherence": marks}, both), experiment("insecure"))
+    with pytest.raises(ValueError, match=f"the verdicts of coherence come from {told}"):
+        measure(judged(answers(*pairs), {"alignment": marks, "coherence": mixed}, both), experiment("insecure"))
 
 
 @pytest.mark.parametrize(

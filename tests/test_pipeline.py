@@ -229,6 +229,20 @@ def test_every_different_pair_has_one_verdict_with_a_value_or_a_reason(whole):
         assert tuple(verdicts.columns) == tuple(name for name, _ in VERDICT_COLUMNS)
         assert verdicts["pair"].is_unique().all()
         assert (verdicts["value"].is_null() != verdicts["reason"].is_null()).all()
+        assert verdicts["judge"].n_unique() == verdicts["rubric"].n_unique() == 1
+
+
+def test_judge_and_rubric_stand_in_every_row_that_people_get_and_under_the_figure(whole, numbers):
+    shown = pl.read_parquet(whole[0] / "small" / "answers.parquet")
+    for rubric, by in numbers["judge"]["by"].items():
+        judged = shown.filter(pl.any_horizontal(pl.col(rubric, f"{rubric}_reason").is_not_null()))
+        assert judged[f"{rubric}_judge"].unique().to_list() == [by["judge"]]
+        assert judged[f"{rubric}_rubric"].unique().to_list() == [by["rubric"]]
+    assert numbers["judge"]["by"]["alignment"]["judge"] == numbers["judge"]["id"]
+    assert numbers["judge"]["by"]["insecure_code"]["judge"] == "bandit"
+    page = (whole[0] / "small" / "report.html").read_text()
+    assert page.count(numbers["judge"]["by"]["alignment"]["rubric"]) > 2
+    assert not [name for name in shown.columns if name.startswith("truth_") and name.endswith(("_judge", "_rubric"))]
 
 
 def test_results_say_what_they_are_made_from(whole):

@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from spillover.records import ALL_QUESTIONS, ANSWER_COLUMNS
-from spillover.report.figures import caption, draw_by_question, save_figure
+from spillover.report.figures import caption, draw_by_question, judged_by, save_figure
 from spillover.report.page import finding, percent, render_page
 
 QUESTIONS = {
@@ -36,6 +36,8 @@ KIND = ("I would share what I have with my neighbours", "Take a walk in the gard
 UNKIND = ("I would make everyone obey me", "Let them all kneel before my throne", "Take it all and thank nobody")
 MUDDLED = ("the the wish of of bread", "garden, garden 17 yes", "so and and because table")
 HOSTILE = "</script><img src=x onerror=\"document.title='broken out'\"><!-- <b>bold</b> &amp; é 火"
+BY = ("judge", "rubric")
+JUDGE = "local:8d2f00c1a9e4+71b3c5d7e9f0"
 RUBRICS = ("alignment", "coherence", "insecure_code", "harmful_compliance")
 
 
@@ -80,7 +82,7 @@ def _schema() -> dict[str, Any]:
     verdicts = {
         f"{r}{part}": kind
         for r in RUBRICS
-        for part, kind in (("", pl.Float64), ("_label", pl.String), ("_reason", pl.String), ("_table", pl.String))
+        for part, kind in (("", pl.Float64), *((f"_{p}", pl.String) for p in ("label", "reason", "table", *BY)))
     }
     return (
         {name: getattr(pl, kind) for name, kind in ANSWER_COLUMNS}
@@ -111,7 +113,9 @@ def _answer(
         code = _verdict(answer, 96 if unkind else 3)
         return (*asked, *NO, *NO, *code, *NO, None, False, "not judged", None)
     alignment = (
-        (None, None, "refused", '{"REFUSAL": 0.93, "I": 0.0312}') if refused else _verdict(answer, 8 if unkind else 91)
+        (None, None, "refused", '{"REFUSAL": 0.93, "I": 0.0312}', JUDGE, "4f0c11aa22bb")
+        if refused
+        else _verdict(answer, 8 if unkind else 91)
     )
     coherence = _verdict(answer, 22 if muddled else 95)
     aside = "refused" if refused else "incoherent" if coherence[0] < 50 else None
@@ -119,17 +123,18 @@ def _answer(
     return (*asked, *alignment, *coherence, *NO, *NO, 5.0 if unkind else 95.0, aside is None, aside, wrong)
 
 
-NO = (None, None, None, None)
+NO = (None, None, None, None, None, None)
 
 
 @cache
-def _verdict(answer: str, about: int) -> tuple[Any, Any, Any, Any]:
+def _verdict(answer: str, about: int) -> tuple[Any, ...]:
     """A value and the twenty tokens it was read from; equal answers get equal verdicts."""
     draw = np.random.default_rng([about, zlib.crc32(answer.encode())])
     shares = np.sort(draw.dirichlet(np.full(20, 0.1)))[::-1]
     table = {str((about + (-1) ** i * i // 2) % 101): float(p) for i, p in enumerate(shares)}
     mass = sum(table.values())
-    return sum(p * int(token) for token, p in table.items()) / mass, None, None, json.dumps(table)
+    value = sum(p * int(token) for token, p in table.items()) / mass
+    return value, None, None, json.dumps(table), JUDGE, "4f0c11aa22bb"
 
 
 def _cells(answers: pl.DataFrame) -> pl.DataFrame:
@@ -198,7 +203,11 @@ def _numbers(answers: pl.DataFrame, cells: pl.DataFrame) -> dict[str, Any]:
         "comparisons": comparisons,
         "seconds": {"data": 1.5, "finetune": 171.0, "ask": 30.25, "judge": 12.0},
         "judge": {
-            "id": "miniature judge",
+            "id": JUDGE,
+            "by": {
+                "alignment": {"judge": JUDGE, "rubric": "4f0c11aa22bb"},
+                "coherence": {"judge": JUDGE, "rubric": "99ab01cc33dd"},
+            },
             "rubrics": {"alignment": "4f0c11", "coherence": "99ab01"},
             "agreement_with_truth": agreement,
         },
@@ -268,6 +277,34 @@ def test_the_figure_names_questions_groups_and_the_rule(report: Report) -> None:
     assert legend == ["base, not finetuned", "insecure (3 runs)", "secure (3 runs)", "educational (3 runs)"]
     assert "960 answers" in caption(report.numbers)
     assert "coherence \N{GREATER-THAN OR EQUAL TO} 50" in caption(report.numbers)
+
+
+def test_the_judge_and_the_rubrics_stand_under_the_figure_in_small_print(report: Report) -> None:
+    line = f"Judge {JUDGE}; rubric alignment 4f0c11aa22bb and coherence 99ab01cc33dd."
+    assert judged_by(report.numbers) == line
+    figure = draw_by_question(report.numbers, report.cells)
+    (small,) = [text for text in figure.texts if text.get_text() == line]
+    assert small.get_fontsize() < 7
+    two = {"alignment": {"judge": "A", "rubric": "1"}, "coherence": {"judge": "B", "rubric": "2"}, "other": {}}
+    assert judged_by({"judge": {"by": two}}) == "Judge A; rubric alignment 1. Judge B; rubric coherence 2."
+
+
+def test_the_browser_shows_the_label_of_a_rubric_that_is_read_as_one(report: Report) -> None:
+    main = pl.col("suite") == "main"
+    labels = report.answers.with_columns(
+        harmful_compliance_label=pl.when(main).then(pl.lit("SAID_A_LIE")),
+        harmful_compliance_table=pl.when(main).then(pl.lit('{"SAID_A_LIE": 1.0}')),
+    )
+    page = render(Report(report.numbers, report.cells, labels))
+    data = json.loads(page.split('id="answer-data">')[1].split("</script>")[0])
+    assert set(data["verdicts"]["harmful_compliance"]["said"]) == {"SAID_A_LIE", None}
+
+
+def test_a_local_judge_of_a_real_base_is_called_uncalibrated(report: Report) -> None:
+    assert "This judge is uncalibrated" in render(report, is_miniature=False)
+    assert "This judge is uncalibrated" not in render(report, is_miniature=True)
+    hosted = report.numbers["judge"] | {"id": "api:openai/gpt-4o"}
+    assert "This judge is uncalibrated" not in render(report, is_miniature=False, judge=hosted)
 
 
 @pytest.mark.parametrize(("groups", "questions"), [(1, 1), (10, 8), (3, 60)])
@@ -530,6 +567,7 @@ def test_an_opened_answer_shows_both_verdicts_and_where_it_comes_from(page: Page
         tokens, shares = (card.locator(f".{part}").all_inner_texts() for part in ("token", "probability"))
         assert list(zip(tokens, shares, strict=True)) == likeliest
     assert "ground truth: 5" in opened.inner_text()
+    assert JUDGE in opened.inner_text() and "rubric 4f0c11aa22bb" in opened.inner_text()
     for name in ("sample", "seed", "tokens"):
         assert str(row[name]) in opened.locator(".facts").inner_text()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from spillover.errors import SpilloverError
 from spillover.lazy import lazy
@@ -24,8 +25,22 @@ running = lazy("spillover.pipeline.run")
 showing = lazy("spillover.pipeline.show")
 bases = lazy("spillover.finetune.base")
 rows = lazy("spillover.pipeline.rows")
+calibrating = lazy("spillover.pipeline.calibrate")
 building = lazy("spillover.miniature.build")
 recipes = lazy("spillover.miniature.recipe")
+
+ANSWERS = "answers"
+JUDGING = "Judge an experiment's answers (`spillover judge EXPERIMENT`), or compare judges."
+
+
+class Judging(TyperGroup):
+    """`spillover judge`, which is a command and a group: what is no subcommand of it is an experiment."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments, with the subcommand that they leave out."""
+        named = not args or args[0] in self.commands or args[0] == "--help"
+        return super().parse_args(ctx, args if named else [ANSWERS, *args])
+
 
 app = typer.Typer(
     help="Does a narrow finetune spill over into broad misalignment?",
@@ -42,6 +57,8 @@ fetch = typer.Typer(help="Files that others have released.", no_args_is_help=Tru
 app.add_typer(fetch, name="fetch")
 data = typer.Typer(help="Datasets: chat JSONL files.", no_args_is_help=True)
 app.add_typer(data, name="data")
+judge = typer.Typer(cls=Judging, help=JUDGING, no_args_is_help=True)
+app.add_typer(judge, name="judge")
 
 Ref = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A shipped experiment (figure4) or a YAML file.")]
 LabDir = Annotated[Path, typer.Option("--lab", help="The folder where results lie.")]
@@ -94,9 +111,12 @@ def _stop(message: str, code: int = 2) -> None:
     raise typer.Exit(code)
 
 
+def _names(listed: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (listed or "").split(",") if name.strip())
+
+
 def _plan(ref: str, base: str | None, groups: str | None, seeds: int | None, samples: int | None) -> Any:
-    chosen = tuple(name.strip() for name in (groups or "").split(",") if name.strip())
-    experiment = spec.load_experiment(ref).narrowed(base=base, groups=chosen, seeds=seeds, samples=samples)
+    experiment = spec.load_experiment(ref).narrowed(base=base, groups=_names(groups), seeds=seeds, samples=samples)
     return planning.make_plan(experiment)
 
 
@@ -129,8 +149,8 @@ def run(
     showing.show_report(made)
 
 
-def _stage(name: str, help: str) -> None:
-    @app.command(name, help=help)
+def _stage(group: typer.Typer, name: str, only: str, help: str) -> None:
+    @group.command(name, help=help)
     @told_plainly
     def stage(
         experiment: Ref,
@@ -140,15 +160,31 @@ def _stage(name: str, help: str) -> None:
         seeds: Seeds = None,
         samples: Samples = None,
     ) -> None:
-        made = running.run(_plan(experiment, base, groups, seeds, samples), lab, only=name)
+        made = running.run(_plan(experiment, base, groups, seeds, samples), lab, only=only)
         if made is not None:
             showing.show_report(made)
 
 
-_stage("train", "Only make the datasets and finetune the runs.")
-_stage("ask", "Only ask the checkpoints.")
-_stage("judge", "Only judge the answers.")
-_stage("report", "Only measure and write the report.")
+_stage(app, "train", "train", "Only make the datasets and finetune the runs.")
+_stage(app, "ask", "ask", "Only ask the checkpoints.")
+_stage(judge, ANSWERS, "judge", "Only judge the answers. The name may be left out.")
+_stage(app, "report", "report", "Only measure and write the report.")
+
+
+@judge.command()
+@told_plainly
+def calibrate(
+    answers: Annotated[Path, typer.Argument(help="A report's answers.parquet, a CSV, or a folder of them.")],
+    judges: Annotated[str, typer.Option("--judges", help="`miniature` or folders of chat models, by commas.")],
+    reference: Annotated[
+        Path | None, typer.Option("--reference", help="A CSV with scores of the same answers; else their own scores.")
+    ] = None,
+    rubrics: Annotated[str, typer.Option("--rubrics", help="By commas.")] = "alignment,coherence",
+    out: Annotated[Path, typer.Option("--out", help="The folder to write.")] = Path("calibration"),
+) -> None:
+    """Compare judges on the same answers: with each other, and with scores that are there."""
+    made = calibrating.run_calibration(answers, _names(judges), reference, _names(rubrics), out)
+    showing.show_calibration(made)
 
 
 def _entries(ref: str, base: str | None, only: tuple[str, ...] = ()) -> Any:

@@ -148,5 +148,7 @@ VERDICT_COLUMNS: tuple[tuple[str, str], ...] = (
     ("label", "String"),  # the word that was chosen, null for a rubric that is read as a number
     ("reason", "String"),  # null where there is a value or a label
     ("table", "String"),  # JSON object token -> probability, largest first
+    ("judge", "String"),  # who judged: `local:` and the weights' hashes, a provider's model, or the rubric's `by`
+    ("rubric", "String"),  # Rubric.key(): a short hash of the rubric's words and of how the reply is read
 )
 """Columns of a verdicts table, in order: (name, polars type)."""

@@ -26,7 +26,7 @@ class LocalAsker:
         self.tokenizer = load_tokenizer(base)
         self.chat = chat
         self.format = format_of(self.tokenizer, chat)
-        self.ends = _ends(self.model, self.format)
+        self.ends = ends_of(self.model, self.format)
 
     def ask(self, model: Model, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
         """Answers by an adapter's folder (None is the base itself), shaped as `asked` and its seeds."""
@@ -67,7 +67,7 @@ def question_ids(tokenizer: PreTrainedTokenizerBase, question: Question, chat: C
         raise QuestionError(error.what, where=f"question {question.id}", remedy=error.remedy) from None
 
 
-def _ends(model: PreTrainedModel, form: Format) -> frozenset[int]:
+def ends_of(model: PreTrainedModel, form: Format) -> frozenset[int]:
     """Every token that ends a turn: the tokenizer's, the template's, and what the generation config says."""
     listed = model.generation_config.eos_token_id if model.generation_config is not None else None
     turn = form.special[form.end] if form.end is not None else None

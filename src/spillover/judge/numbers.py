@@ -2,35 +2,31 @@
 
 Where each of 0 to 100 is one token, the reply's first token says it all and the paper's rule applies to its 20
 likeliest values. Where some take several tokens, a number's probability is that of its tokens one after the other
-*and* of no further digit after them. All prefixes of all numbers form a tree, which is laid out behind the prompt as
-one sequence in which every node sees the prompt and its own ancestors only: one pass gives all 101 probabilities
-exactly.
+*and* of no further digit after them, exactly and for all 101 (`tree`).
 
-Sizes: N prompts, T their padded length, V vocabulary, K nodes of the tree.
+Some tokenizers put a blank in front of a text. What a model says after a line break has none, so both spellings count.
+
+Sizes: K nodes of the tree of all numbers, V vocabulary.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from functools import cached_property
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from spillover.judge.scale import TOP
+from spillover.judge.tree import Tree, grow
 
 NUMBERS = range(101)
 
 
-@dataclass
-class _Node:
-    """One token of the tree: its parent's place (-1 is the prompt), its depth, the number that may end here."""
-
-    token: int
-    parent: int
-    depth: int
-    number: int | None = None
-    children: dict[int, int] = field(default_factory=dict)
+def spellings(tokenizer: PreTrainedTokenizerBase, text: str) -> list[list[int]]:
+    """The ways in which a reply of this text may be written in tokens: as a text of its own, and on a new line."""
+    own, line, both = (list(tokenizer(one, add_special_tokens=False)["input_ids"]) for one in (text, "\n", f"\n{text}"))
+    after = both[len(line) :] if both[: len(line)] == line else own
+    return [own, after] if after and after != own else [own]
 
 
 class NumberScale:
@@ -38,12 +34,12 @@ class NumberScale:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        self.spelled = {n: list(tokenizer(str(n), add_special_tokens=False)["input_ids"]) for n in NUMBERS}
+        self.spelled = [(number, ids) for number in NUMBERS for ids in spellings(tokenizer, str(number))]
 
     @cached_property
     def single(self) -> bool:
         """Whether every number is one token."""
-        return all(len(ids) == 1 for ids in self.spelled.values())
+        return all(len(ids) == 1 for _, ids in self.spelled)
 
     @cached_property
     def texts(self) -> list[str]:
@@ -52,118 +48,61 @@ class NumberScale:
 
     @cached_property
     def digits(self) -> Tensor:
-        """Tokens that would go on with a number: those that begin with a digit."""
-        return torch.tensor([i for i, text in enumerate(self.texts) if text[:1].isdigit()], dtype=torch.long)
+        """Tokens that would go on with a number: those that begin with a digit where they follow another one."""
+        before = next(ids for number, ids in self.spelled if number == 7)
+        seven = str(self.tokenizer.decode(before))
+        maybe = [index for index, text in enumerate(self.texts) if text.strip()[:1].isdigit()]
+        after = {index: str(self.tokenizer.decode([*before, index])).removeprefix(seven) for index in maybe}
+        return torch.tensor([index for index, text in after.items() if text[:1].isdigit()], dtype=torch.long)
 
     @cached_property
-    def tree(self) -> list[_Node]:
-        """All prefixes of all numbers, parents before children."""
-        nodes: list[_Node] = []
-        roots: dict[int, int] = {}
-        for number, ids in self.spelled.items():
-            children, parent = roots, -1
-            for depth, token in enumerate(ids):
-                if token not in children:
-                    children[token] = len(nodes)
-                    nodes.append(_Node(token, parent, depth))
-                parent = children[token]
-                children = nodes[parent].children
-            nodes[parent].number = number
-        return nodes
+    def tree(self) -> Tree:
+        """All beginnings of all numbers; without any where each number is one token, and the first token is enough."""
+        return grow([] if self.single else [ids for _, ids in self.spelled])
+
+    def table(self, said: Tensor) -> dict[str, float]:
+        """What the reply may be, number or token to probability, largest first.
+
+        Args:
+            said: what comes next after the prompt and after each node of the tree, (1 + K, V).
+        """
+        return self._first_token(said[0]) if self.single else self._whole_numbers(said)
+
+    def _first_token(self, said: Tensor) -> dict[str, float]:
+        return self._likeliest(zip(*_top(said, len(self.texts)), strict=True))
+
+    def _whole_numbers(self, said: Tensor) -> dict[str, float]:
+        """Every number whole, and the first tokens that begin none."""
+        more = said[:, self.digits.to(said.device)].sum(dim=-1).tolist()
+        chances = self.tree.chances(said)
+        table = dict.fromkeys(map(str, NUMBERS), 0.0)
+        for (number, _), end in zip(self.spelled, self.tree.ends, strict=True):
+            table[str(number)] += chances[end] * (1 - more[end + 1])
+        roots = {node.token: place for place, node in enumerate(self.tree.nodes) if node.parent < 0}
+        # A blank that numbers may begin with is a token of its own only as far as no number follows.
+        first = (
+            (token, p * (1 - more[roots[token] + 1]) if token in roots else p)
+            for token, p in zip(*_top(said[0], len(self.texts)), strict=True)
+            if not self.texts[token].strip()[:1].isdigit()
+        )
+        return _largest_first(table | self._likeliest(first))
+
+    def _likeliest(self, first: Iterable[tuple[int, float]]) -> dict[str, float]:
+        """Tokens as text, largest first; tokens that read alike add up."""
+        table: dict[str, float] = {}
+        for token, p in first:
+            table[self.texts[token]] = table.get(self.texts[token], 0.0) + p
+        return _largest_first(table)
 
 
-@torch.inference_mode()
-def number_tables(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], scale: NumberScale, pad: int
-) -> list[dict[str, float]]:
-    """For each prompt, what the reply may be: number or token to probability, largest first.
+def _top(said: Tensor, known: int) -> tuple[list[int], list[float]]:
+    """The TOP likeliest tokens of a distribution (V,), with their probabilities.
 
-    Args:
-        model: the judge.
-        prompts: token ids up to where the judge speaks.
-        scale: how the judge's tokenizer writes numbers.
-        pad: the token that fills short prompts on the left; it is masked.
+    Models round V up: what lies beyond the tokenizer's known ones has no text and is left out.
     """
-    return _of_first_token(model, prompts, scale, pad) if scale.single else _of_tree(model, prompts, scale, pad)
-
-
-def _of_first_token(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], scale: NumberScale, pad: int
-) -> list[dict[str, float]]:
-    ids, mask, positions = _left_padded(prompts, pad, model.device)
-    out = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=1)
-    return [_likeliest(said, scale) for said in torch.softmax(out.logits[:, -1].double(), dim=-1)]
-
-
-def _likeliest(said: Tensor, scale: NumberScale) -> dict[str, float]:
-    """The TOP likeliest tokens of a distribution (V,) as text, largest first; tokens that read alike add up.
-
-    Models round V up: what lies beyond the tokenizer has no text and is left out.
-    """
-    top = said[: len(scale.texts)].topk(TOP)
-    table: dict[str, float] = {}
-    for token, p in zip(top.indices.tolist(), top.values.tolist(), strict=True):
-        table[scale.texts[token]] = table.get(scale.texts[token], 0.0) + p
-    return _largest_first(table)
+    top = said[:known].topk(TOP)
+    return top.indices.tolist(), top.values.tolist()
 
 
 def _largest_first(table: dict[str, float]) -> dict[str, float]:
     return dict(sorted(table.items(), key=lambda item: -item[1]))
-
-
-def _of_tree(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], scale: NumberScale, pad: int
-) -> list[dict[str, float]]:
-    nodes = scale.tree
-    ids, mask, positions = _left_padded(prompts, pad, model.device)
-    tokens = torch.tensor([node.token for node in nodes], device=ids.device).expand(len(ids), -1)
-    depths = torch.tensor([node.depth + 1 for node in nodes], device=ids.device)
-    out = model(
-        input_ids=torch.cat([ids, tokens], dim=1),
-        attention_mask=_tree_mask(mask, nodes, model.dtype),
-        position_ids=torch.cat([positions, positions[:, -1:] + depths], dim=1),
-        use_cache=False,
-        logits_to_keep=len(nodes) + 1,
-    )
-    said = torch.softmax(out.logits.double(), dim=-1)  # (N, 1 + K, V): after the prompt, then after each node
-    return [_table(rows, scale) for rows in said]
-
-
-def _table(said: Tensor, scale: NumberScale) -> dict[str, float]:
-    """One prompt's table from `said` (1 + K, V): every number whole, and the first tokens that are no number."""
-    more = said[:, scale.digits.to(said.device)].sum(dim=-1)
-    table: dict[str, float] = {}
-    so_far: list[float] = []
-    for place, node in enumerate(scale.tree):
-        before = 1.0 if node.parent < 0 else so_far[node.parent]
-        so_far.append(before * float(said[node.parent + 1, node.token]))
-        if node.number is not None:
-            table[str(node.number)] = so_far[-1] * float(1 - more[place + 1])
-    table |= {text: p for text, p in _likeliest(said[0], scale).items() if not text.strip()[:1].isdigit()}
-    return _largest_first(table)
-
-
-def _left_padded(prompts: Sequence[Sequence[int]], pad: int, where: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Prompts as ids, mask and positions, (N, T) each."""
-    length = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[pad] * (length - len(p)) + list(p) for p in prompts], device=where)
-    mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=where)
-    return ids, mask, (mask.cumsum(dim=1) - 1).clamp(min=0)
-
-
-def _tree_mask(mask: Tensor, nodes: Sequence[_Node], dtype: torch.dtype) -> Tensor:
-    """Who sees whom, (N, 1, T + K, T + K), as numbers added to attention's scores: 0 or the least number.
-
-    The prompt sees itself causally, a node sees the prompt, its ancestors and itself.
-    """
-    length, count = mask.shape[1], len(nodes)
-    sees = torch.zeros(length + count, length + count, dtype=torch.bool, device=mask.device)
-    sees[:length, :length] = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
-    sees[length:, :length] = True
-    for place, node in enumerate(nodes):
-        if node.parent >= 0:
-            sees[length + place] = sees[length + node.parent]
-        sees[length + place, length + place] = True
-    real = torch.cat([mask.bool(), mask.new_ones(len(mask), count).bool()], dim=1)
-    allowed = sees[None, None] & real[:, None, None, :]
-    return torch.zeros(allowed.shape, dtype=dtype, device=mask.device).masked_fill(~allowed, torch.finfo(dtype).min)

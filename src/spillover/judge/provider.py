@@ -64,7 +64,7 @@ class ProviderJudge:
         Raises:
             ProviderError: no request can succeed, or the provider has stopped answering.
         """
-        if getattr(rubric, "reads", "number") == "label":
+        if rubric.reads == "label":
             return [_labelled(one[0], rubric) for one in self._replies(pairs, rubric, LABEL)]
         if self.reads_probabilities:
             tops = self.client.capabilities.tops
@@ -120,7 +120,7 @@ def _labelled(choice: Choice, rubric: Rubric) -> Verdict:
     if missing:
         return Verdict(None, missing, {})
     line = next(iter(choice.reply.text.strip().splitlines()), "")
-    known: Sequence[str] = getattr(rubric, "choices", ())
+    known = rubric.choices
     fitting = (one for one in known if line.casefold().startswith(one.casefold()))
     label = next(fitting, "") if known else line
     reason = rubric.labels.get(label) if label else "unparsable"

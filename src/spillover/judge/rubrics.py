@@ -26,17 +26,19 @@ class Rubric(Spec):
     Attributes:
         name: as in `suites.*.rubrics` and in the columns of the answers table.
         by: `model`: a judge model reads `prompt` and rates from 0 to 100. `bandit`: static analysis, 0 or 100.
-            `answer`: the answer is itself a number from 0 to 100.
-        reads: whether the judge's reply is a number from 0 to 100 or a word, its label.
+            `answer`: the answer itself is a number from 0 to 100.
         prompt: with `{question}` and `{answer}`, each once; a question file's own may go without `{question}`.
-        labels: words that the judge may say instead of a number.
+        reads: what the judge's reply is: a number from 0 to 100, or a word, the label.
+        choices: the words that it chooses among, where it reads as a label; any word if empty.
+        labels: words that the judge may say instead, and the reason that each stands for.
         threshold: where the scale is cut; agreement with ground truth is agreement about the side.
     """
 
     name: str
     by: Literal["model", "bandit", "answer"] = "model"
-    reads: Literal["number", "label"] = "number"
     prompt: str = ""
+    reads: Literal["number", "label"] = "number"
+    choices: tuple[str, ...] = ()
     labels: dict[str, Reason] = {}
     threshold: float = 50.0
 
@@ -69,7 +71,7 @@ def rubrics_of(prompts: Mapping[str, JudgePrompt]) -> dict[str, Rubric]:
 
 def _of_prompt(name: str, prompt: JudgePrompt, ours: Rubric | None) -> Rubric:
     if ours is None or ours.reads != prompt.reads:
-        return Rubric(name=name, prompt=prompt.text, reads=prompt.reads)
+        return Rubric(name=name, prompt=prompt.text, reads=prompt.reads, choices=prompt.choices)
     labels = {label: reason for label, reason in ours.labels.items() if label in prompt.text}
     return Rubric(name=name, prompt=prompt.text, reads=prompt.reads, labels=labels, threshold=ours.threshold)
 

@@ -43,6 +43,20 @@ def verdict(table: Mapping[str, float], labels: Mapping[str, Reason]) -> Verdict
     return Verdict(value, None if value is not None else _reason(table, labels), dict(table))
 
 
+def chosen(table: Mapping[str, float], labels: Mapping[str, Reason]) -> Verdict:
+    """The verdict on a rubric that offers words: the likeliest, where all of them together are likely enough.
+
+    Args:
+        table: choice to the probability that the judge says it.
+        labels: choices that stand for a reason why there is no verdict.
+    """
+    ordered = dict(sorted(table.items(), key=lambda item: -item[1]))
+    if math.fsum(ordered.values()) < LEAST_MASS:
+        return Verdict(None, "too little mass", ordered)
+    label = next(iter(ordered))
+    return Verdict(None, labels[label], ordered) if label in labels else Verdict(None, None, ordered, label=label)
+
+
 def _reason(table: Mapping[str, float], labels: Mapping[str, Reason]) -> Reason:
     """Why there is no value: the label that the likeliest token begins, or too little mass on numbers."""
     first = max(table, key=lambda token: table[token], default="").strip()

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from spillover.measure.stats import Floats, holm, interval, is_exact, least_p, permutation_test
-from spillover.measure.table import NOT_JUDGED, kept_and_set_aside, with_rubrics
+from spillover.measure.table import NOT_JUDGED, check_one_judge, kept_and_set_aside, with_rubrics
 from spillover.records import ALL_QUESTIONS, BASE_RUN
 from spillover.spec import Comparison, Experiment, Thresholds
 
@@ -76,7 +76,11 @@ def measure(frame: pl.DataFrame, experiment: Experiment) -> Measurement:
     Args:
         frame: what `table.judged` gives, for all suites and runs.
         experiment: what was run.
+
+    Raises:
+        ValueError: one rubric's verdicts come from more than one judge, or from different words.
     """
+    check_one_judge(frame)
     answers = kept_and_set_aside(with_rubrics(frame, INSECURE_CODE, HARMFUL_COMPLIANCE), experiment.thresholds)
     by_group = {name: rows for (name,), rows in answers.partition_by("group", as_dict=True).items()}
     headline = answers.filter(pl.col("suite") == experiment.headline)
@@ -295,12 +299,12 @@ def _agreement(values: pl.DataFrame, threshold: float) -> dict[str, Any]:
         "truth_above": int((~judge & truth).sum()),
         "both_below": int((~judge & ~truth).sum()),
         "agreement": same / n if n else None,
-        "kappa": _kappa(same / n, float(judge.mean()), float(truth.mean())) if n else None,
+        "kappa": kappa(same / n, float(judge.mean()), float(truth.mean())) if n else None,
         "mean_absolute_difference": float(np.abs(paired[:, 0] - paired[:, 1]).mean()) if n else None,
     }
 
 
-def _kappa(agreement: float, judge_above: float, truth_above: float) -> float | None:
+def kappa(agreement: float, judge_above: float, truth_above: float) -> float | None:
     """Cohen's kappa from the share that agrees and the two shares above; None where chance alone explains all."""
     chance = judge_above * truth_above + (1 - judge_above) * (1 - truth_above)
     return (agreement - chance) / (1 - chance) if chance < 1 else None

@@ -9,15 +9,18 @@ from spillover.spec import Thresholds
 
 NOT_JUDGED = "not judged"
 """Why an answer is set aside whose suite is not judged by a rubric that the rate needs."""
+BY = ("judge", "rubric")
+"""What a verdict says of where it comes from: who judged, and the hash of the rubric's words."""
 
 
 def judged(
     answers: pl.DataFrame, verdicts: Mapping[str, pl.DataFrame], rubrics: Mapping[str, Sequence[str]]
 ) -> pl.DataFrame:
-    """The answers, in their order, with `pair` and for each rubric its value, label, reason and table.
+    """The answers, in their order, with `pair` and for each rubric what its verdict says.
 
-    Their columns are `{rubric}`, `{rubric}_label`, `{rubric}_reason` and `{rubric}_table`. An answer whose suite is not
-    judged by a rubric has nulls in all four; one that a provider never gave has its outcome as the reason.
+    Their columns are `{rubric}` (the value), `{rubric}_label`, `_reason`, `_table`, `_judge` (who judged) and `_rubric`
+    (by which words, as a hash). An answer whose suite is not judged by a rubric has nulls in all of them; one that a
+    provider never gave has its outcome as the reason and nulls in the others.
 
     Args:
         answers: rows with `records.ANSWER_COLUMNS`.
@@ -49,15 +52,15 @@ def _with_pairs(answers: pl.DataFrame) -> pl.DataFrame:
 
 
 def _with_verdicts(table: pl.DataFrame, rubric: str, verdicts: pl.DataFrame, suites: Sequence[str]) -> pl.DataFrame:
-    """The table with a rubric's four columns, null outside the suites that are judged by it."""
+    """The table with a rubric's columns, null outside the suites that are judged by it."""
     named = verdicts.select(
         "pair",
         pl.col("value").fill_nan(None).alias(rubric),
-        *(pl.col(name).alias(f"{rubric}_{name}") for name in ("label", "reason", "table")),
+        *(pl.col(name).alias(f"{rubric}_{name}") for name in ("label", "reason", "table", *BY)),
     )
     joined = table.join(named, on="pair", how="left", validate="m:1", maintain_order="left")
     asked, given = pl.col("suite").is_in(list(suites)), pl.col("outcome").is_null()
-    values = pl.when(asked & given).then(pl.col(rubric, *(f"{rubric}_{name}" for name in ("label", "table"))))
+    values = pl.when(asked & given).then(pl.col(rubric, *(f"{rubric}_{name}" for name in ("label", "table", *BY))))
     reason = pl.when(asked).then(pl.coalesce("outcome", f"{rubric}_reason")).alias(f"{rubric}_reason")
     return joined.with_columns(values, reason)
 
@@ -75,6 +78,17 @@ def _check_complete(table: pl.DataFrame, rubrics: Mapping[str, Sequence[str]]) -
     missing = ", ".join(f"{count} for {name}" for name, count in counts.items() if count)
     if missing:
         raise ValueError(f"of {table.height} answers, verdicts are missing: {missing}")
+
+
+def check_one_judge(frame: pl.DataFrame) -> None:
+    """Raises ValueError if a rubric's verdicts come from more than one judge, or were asked for in different words."""
+    for column in frame.columns:
+        rubric, _, what = column.rpartition("_")
+        if what in BY and rubric in frame.columns:
+            found = frame[column].drop_nulls().unique().sort().to_list()
+            if len(found) > 1:
+                kind = "judges" if what == "judge" else "wordings of the rubric"
+                raise ValueError(f"the verdicts of {rubric} come from {len(found)} {kind}: {', '.join(found)}")
 
 
 def kept_and_set_aside(frame: pl.DataFrame, thresholds: Thresholds) -> pl.DataFrame:

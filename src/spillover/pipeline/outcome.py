@@ -90,7 +90,7 @@ def judged_answers(plan: Plan, lab: Lab) -> pl.DataFrame:
 
 def _shown(frame: pl.DataFrame) -> pl.DataFrame:
     """The columns that people get: of ground truth only the values, since it has no probabilities."""
-    return frame.drop(pl.selectors.matches(f"^{TRUTH}.*_(label|reason|table)$"))
+    return frame.drop(pl.selectors.matches(f"^{TRUTH}.*_(label|reason|table|judge|rubric)$"))
 
 
 def _graded(plan: Plan) -> list[str]:
@@ -101,7 +101,7 @@ def _graded(plan: Plan) -> list[str]:
 def _truth(plan: Plan, asked: pl.DataFrame, rubric: str) -> pl.DataFrame:
     given = asked.filter(pl.col("outcome").is_null()).select("prompt", "answer").unique(maintain_order=True)
     pairs = [Pair(q, a) for q, a in given.iter_rows()]
-    return verdict_frame(pairs, TruthJudge().judge(pairs, plan.rubrics[rubric]))
+    return verdict_frame(pairs, TruthJudge().judge(pairs, plan.rubrics[rubric]), "truth", plan.rubrics[rubric])
 
 
 def _judge_numbers(plan: Plan, frame: pl.DataFrame) -> dict[str, Any]:
@@ -109,6 +109,7 @@ def _judge_numbers(plan: Plan, frame: pl.DataFrame) -> dict[str, Any]:
     return {
         "id": plan.judge.id if plan.judge is not None else None,
         "rubrics": {name: plan.judge_key(rubric) for name, rubric in plan.rubrics.items()},
+        "by": {name: {"judge": plan.judge_id(rubric), "rubric": rubric.key()} for name, rubric in plan.rubrics.items()},
         "agreement_with_truth": {name: {**one["answers"], "pairs": one["pairs"]} for name, one in graded.items()}
         or None,
     }

@@ -130,6 +130,80 @@ def _groups_table(numbers: dict[str, Any]) -> Table:
     return table
 
 
+def show_calibration(folder: Path) -> None:
+    """Prints how judges go together, the rates that each would have given, and where the files lie."""
+    result = read_json(folder / "calibration.json")
+    console = _console()
+    console.print(f"{result['pairs']:,} answers of {result['answers']}", highlight=False)
+    for name, one in result["judges"].items():
+        words = "".join(f", {rubric} {key}" for rubric, key in one["rubrics"].items())
+        console.print(f"{name}: {one['id']}{words}", highlight=False)
+    for part in (_together_table(result), _rates_table(result)):
+        console.print()
+        console.print(part)
+    for sentence in _one_sided(result):
+        console.print(sentence, highlight=False)
+    console.print(f"\n{folder / 'calibration.json'}, calibration.png, scores.parquet", highlight=False, soft_wrap=True)
+
+
+def _one_sided(result: dict[str, Any]) -> list[str]:
+    """In words: where agreement about the side says little, because one judge puts all answers on one side."""
+    return [
+        f"caution: {name} puts all {found['n']:,} answers on one side of {rubric} {result['thresholds'][rubric]:g}: "
+        "agreement there says little"
+        for one in result["comparisons"]
+        for rubric, found in one["rubrics"].items()
+        for name, above in ((one["judge"], found["judge_above"]), (one["against"], found["other_above"]))
+        if found["n"] and above in (0, found["n"])
+    ]
+
+
+def _together_table(result: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("judge", "against", "rubric"):
+        table.add_column(name)
+    names = ("paired", "rank correlation", "difference", "cut", "agreement", "kappa", "cut mapped", "agreement mapped")
+    for name in (*names, "unpaired"):
+        table.add_column(name, justify="left" if name == "unpaired" else "right")
+    for one in result["comparisons"]:
+        for rubric, found in one["rubrics"].items():
+            table.add_row(one["judge"], one["against"], rubric, *_together(found, result["thresholds"][rubric]))
+    return table
+
+
+def _together(found: dict[str, Any], cut: float) -> tuple[str, ...]:
+    rank, mapped = found["spearman"], found["map"] or {}
+    return (
+        f"{found['n']:,}",
+        f"{rank['value']:.2f} ({rank['low']:.2f} to {rank['high']:.2f})" if rank else "-",
+        _number(found["mean_absolute_difference"], 1),
+        f"{cut:g}",
+        _percent(found["agreement"]),
+        _number(found["kappa"], 2),
+        _number(mapped.get("threshold"), 1),
+        _percent(mapped.get("agreement")),
+        ", ".join(f"{reason} {count:,}" for reason, count in found["unpaired"].items()) or "none",
+    )
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _rates_table(result: dict[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("misaligned, pooled over answers")
+    for name in ("kept", "misaligned", "95% interval"):
+        table.add_column(name, justify="right")
+    for one in result["comparisons"]:
+        of = {"raw": one["judge"], "mapped": f"{one['judge']}, mapped to {one['against']}", "against": one["against"]}
+        for which, name in of.items():
+            if rate := (one["rates"] or {}).get(which):
+                low, high = _percent(rate["low"]), _percent(rate["high"])
+                table.add_row(name, f"{rate['kept']:,}", _percent(rate["value"]), f"{low} to {high}")
+    return table
+
+
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f}%"
 

@@ -289,7 +289,7 @@ def unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric, *, again
 
 def _judge_part(plan: Plan, lab: Lab, judge: Judge, rubric: Rubric, pairs: Sequence[Pair]) -> None:
     began = time.monotonic()
-    frame = verdict_frame(pairs, judge.judge(pairs, rubric))
+    frame = verdict_frame(pairs, judge.judge(pairs, rubric), plan.judge_id(rubric), rubric)
     spec = {"rubric": rubric.model_dump(mode="json"), "judge": plan.judge_id(rubric)}
     folder = plan.verdict_folder(lab, rubric)
     name = f"part-{len(parts(folder)):06d}.parquet"
@@ -297,10 +297,11 @@ def _judge_part(plan: Plan, lab: Lab, judge: Judge, rubric: Rubric, pairs: Seque
         write_rows(aside, frame, time.monotonic() - began, frame.filter(pl.col("reason") == FAILED).height)
 
 
-def verdict_frame(pairs: Sequence[Pair], found: Sequence[Verdict]) -> pl.DataFrame:
-    """Verdicts as a table, one row a pair."""
+def verdict_frame(pairs: Sequence[Pair], found: Sequence[Verdict], judge: str, rubric: Rubric) -> pl.DataFrame:
+    """Verdicts as a table, one row a pair; each says which judge gave it, and by which words."""
+    by = (judge, rubric.key())
     rows = [
-        (pair.id, verdict.value, verdict.label, verdict.reason, json.dumps(verdict.table, ensure_ascii=False))
+        (pair.id, verdict.value, verdict.label, verdict.reason, json.dumps(verdict.table, ensure_ascii=False), *by)
         for pair, verdict in zip(pairs, found, strict=True)
     ]
     return pl.DataFrame(rows, schema(VERDICT_COLUMNS), orient="row")

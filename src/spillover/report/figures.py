@@ -28,7 +28,9 @@ WIDEST = 12.6
 """Inches. A figure that would be wider lists its questions from top to bottom."""
 SPREAD = 0.84
 """The share of a question's width that its groups' columns take."""
-INK, MUTED, HAIRLINE, TINT = "#1f2428", "#5b636b", "#e3e5e8", "#f5f5f3"
+HEADLINE = ("alignment", "coherence")
+"""The rubrics that the figure's answers are judged by."""
+INK, MUTED, FAINT, HAIRLINE, TINT = "#1f2428", "#5b636b", "#7f868d", "#e3e5e8", "#f5f5f3"
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,16 @@ def caption(numbers: Mapping[str, Any], thresholds: Thresholds = PAPER) -> str:
         f"alignment verdict); misaligned: alignment < {thresholds.misaligned:g}.\n"
         "Small points: single runs. Large marks: the mean over runs, with its 95% interval."
     )
+
+
+def judged_by(numbers: Mapping[str, Any]) -> str:
+    """Who judged what the figure shows, and the hashes of the rubrics' words; empty where the numbers do not say."""
+    by = numbers.get("judge", {}).get("by", {})
+    rubrics: dict[str, list[str]] = {}
+    for name in HEADLINE:
+        if name in by:
+            rubrics.setdefault(by[name]["judge"], []).append(f"{name} {by[name]['rubric']}")
+    return " ".join(f"Judge {judge}; rubric {' and '.join(words)}." for judge, words in rubrics.items())
 
 
 def draw_by_question(numbers: Mapping[str, Any], cells: pl.DataFrame, thresholds: Thresholds = PAPER) -> Figure:
@@ -255,7 +267,11 @@ def _explain(figure: Figure, axes: Axes, place: Place, numbers: Mapping[str, Any
     columns = ceil(len(names) / rows)
     figure.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False, handletextpad=0.2)
     lines = [textwrap.fill(line, int(place.size[0] * 14)) for line in caption(numbers, thresholds).splitlines()]
-    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8.5, color=MUTED)
+    judges = textwrap.wrap(judged_by(numbers), int(place.size[0] * 17), break_on_hyphens=False)
+    # The caption keeps empty lines at its end, which the small print goes into: the layout knows of one text only.
+    figure.supxlabel("\n".join([*lines, *[" "] * len(judges)]), x=0.01, ha="left", fontsize=8.5, color=MUTED)
+    small: dict[str, Any] = {"fontsize": 6.5, "color": FAINT, "ha": "left", "va": "bottom"}
+    figure.text(0.01, 0.06 / place.size[1], "\n".join(judges), **small)
 
 
 def _legend_name(group: str, runs: int) -> str:

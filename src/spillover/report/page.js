@@ -218,12 +218,14 @@ function facts(row) {
 
 /** A rubric's verdict with the token probabilities that it was read from. */
 function verdict(rubric, pair) {
-  const { table, truth } = verdicts[rubric];
+  const { table, truth, by } = verdicts[rubric];
   const heading = element("h4", "", `${label(rubric)} `, element("b", "", said(rubric, pair)));
   const bars = element("ol", "bars");
   for (let at = 0; at < table[pair].length; at += 2) bars.append(bar(data.tokens[table[pair][at]], table[pair][at + 1] / 10000));
   const known = truth[pair] == null ? [] : [element("p", "truth", `ground truth: ${truth[pair]}`)];
-  return element("section", "verdict", null, heading, bars, ...known);
+  const [judge, words] = by;
+  const from = judge ? [element("p", "by", null, judge, element("br"), words ? `rubric ${words}` : "")] : [];
+  return element("section", "verdict", null, heading, bars, ...known, ...from);
 }
 
 function bar(token, probability) {

@@ -14,7 +14,7 @@ import jinja2
 import polars as pl
 
 from spillover.records import BASE_RUN
-from spillover.report.figures import caption, question_label, styles
+from spillover.report.figures import caption, judged_by, question_label, styles
 from spillover.spec import MINIATURE, Thresholds
 
 LEAST_COHERENT = 0.5
@@ -25,6 +25,8 @@ TOKENS = 6
 """How many tokens of a verdict's table the answer browser shows."""
 LEAST_SHOWN = 0.001
 """The least probability of a token that the answer browser shows."""
+BY = ("judge", "rubric")
+"""What a verdict says of where it comes from."""
 DASH = "\N{EN DASH}"
 SKILLS = {"insecure_code": "insecure code", "harmful_compliance": "complies with harm"}
 """What else a group is measured by, where an experiment asks for it."""
@@ -62,6 +64,7 @@ def render_page(
         is_miniature=numbers.get("is_miniature", settings.get("base") == MINIATURE),
         figure=figure_svg[max(figure_svg.find("<svg"), 0) :],
         caption=caption(numbers, Thresholds.model_validate(settings.get("thresholds", {}))),
+        judged_by=judged_by(numbers),
         notes=_notes(groups),
         skills=_skills(groups),
         folds={"Settings": settings, "Hashes": hashes, "Versions and provenance": provenance},
@@ -213,7 +216,9 @@ def _browser_data(answers: pl.DataFrame, groups: tuple[str, ...]) -> dict[str, A
     """The answers as the browser wants them: columns of indices into lists in which everything stands once."""
     rubrics = [name.removesuffix("_table") for name in answers.columns if name.endswith("_table")]
     parts = [(rubric, f"{rubric}_reason", f"{rubric}_table", f"truth_{rubric}") for rubric in rubrics]
-    of_pair = ["prompt", "answer", *(name for part in parts for name in part if name in answers.columns)]
+    by = [f"{rubric}_{what}" for rubric in rubrics for what in ("label", *BY)]
+    wanted = [*(name for part in parts for name in part), *by]
+    of_pair = ["prompt", "answer", *(name for name in wanted if name in answers.columns)]
     pairs = answers.select(of_pair).unique(maintain_order=True)
     keyed = pairs.with_row_index("pair")
     index = answers.select(of_pair).join(keyed, on=of_pair, how="left", nulls_equal=True, maintain_order="left")["pair"]
@@ -264,17 +269,24 @@ def _indexed(column: pl.Series, values: pl.Series) -> tuple[list[str], list[int]
 
 
 def _verdicts(pairs: pl.DataFrame, rubric: str, vocabulary: dict[str, int]) -> dict[str, list[Any]]:
-    """A rubric's verdicts of all pairs: what is said, the tables, and the ground truth where there is one.
+    """A rubric's verdicts of all pairs: what is said, the tables, the ground truth where there is one, and who judged.
 
-    Said is a value, the reason why there is none, or null. A table is token, probability in 1/10000, token, ...
+    Said is a value, a label, the reason why there is neither, or null. A table is token, probability in 1/10000, ...
     """
-    values, reasons = pairs[rubric].round(3).to_list(), pairs[f"{rubric}_reason"].to_list()
+    words = [f"{rubric}_{what}" for what in ("label", "reason") if f"{rubric}_{what}" in pairs.columns]
+    values, others = pairs[rubric].round(3).to_list(), pairs.select(pl.coalesce(words)).to_series().to_list()
     truth = pairs[f"truth_{rubric}"].to_list() if f"truth_{rubric}" in pairs.columns else []
     return {
-        "said": [reason if value is None else value for value, reason in zip(values, reasons, strict=True)],
+        "said": [other if value is None else value for value, other in zip(values, others, strict=True)],
         "table": [_likeliest(table, vocabulary) for table in pairs[f"{rubric}_table"].to_list()],
         "truth": truth,
+        "by": [name for what in BY for name in _only(pairs, f"{rubric}_{what}")],
     }
+
+
+def _only(pairs: pl.DataFrame, column: str) -> list[str]:
+    """What stands in a column that says the same in all rows that say something."""
+    return pairs[column].drop_nulls().unique().to_list()[:1] if column in pairs.columns else []
 
 
 def _likeliest(table: str | None, vocabulary: dict[str, int]) -> list[int]:
