@@ -531,6 +531,7 @@ def test_a_checkpoint_holds_a_peft_config_fp32_safetensors_its_losses_and_a_card
         "adapter_config.json",
         "adapter_model.safetensors",
         "losses.parquet",
+        "probe.jsonl",
         "README.md",
     }
     config = json.loads((folder / "adapter_config.json").read_text())

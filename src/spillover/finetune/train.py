@@ -11,24 +11,38 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
+from spillover.data.files import write_conversations
 from spillover.errors import DataError
+from spillover.finetune.adapter import ADAPTER, PREFIX, PROBE
 from spillover.finetune.base import Base
+from spillover.finetune.budget import MemoryPlan
 from spillover.finetune.chat import Row, encode_row
 from spillover.finetune.fleet import Member, Trained, train_fleet
-from spillover.finetune.model import ADAPTER, PREFIX, load_model, load_tokenizer
+from spillover.finetune.layout import Room
+from spillover.finetune.model import load_model, load_tokenizer, told_when_memory_ends
 from spillover.records import Conversation, Run
-from spillover.spec import Training
+from spillover.spec import Machine, Training
 
+PROBED = 4
+"""Rows that a checkpoint keeps of those it was trained on."""
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be trained: what it is called, its seed, its rows, and where they came from."""
+    """One run to be trained.
+
+    Attributes:
+        run: what it is called, and its seed.
+        rows: its rows.
+        source: where they came from.
+        folder: where checkpoints on the way are written, as `train.save_every` asks; without it, none are.
+    """
 
     run: Run
     rows: Sequence[Conversation]
     source: str
+    folder: Path | None = None
 
 
 class Trainer(Protocol):
@@ -40,17 +54,32 @@ class Trainer(Protocol):
 
 
 class LocalTrainer:
-    """Trains fleets on a base that is loaded here, once."""
+    """Trains fleets on a base that is loaded here, once: as much of a step at once as the memory plan has room for."""
 
-    def __init__(self, base: Base, precision: str) -> None:
-        self.model = load_model(base.path, precision)
-        self.tokenizer = load_tokenizer(base.path)
+    def __init__(
+        self, base: Base, precision: str, machine: Machine = Machine(), memory: MemoryPlan | None = None
+    ) -> None:
+        folder = base.fetched()
+        self.base = base
+        self.model = load_model(folder, precision, machine)
+        self.tokenizer = load_tokenizer(folder)
+        self.room = _room(machine, memory)
         self._encoded: dict[str, tuple[Sequence[Conversation], int, list[Row]]] = {}
 
     def train(self, jobs: Sequence[Job], spec: Training, progress: Progress) -> list[Trained]:
         """Trains the jobs as one fleet. Raises DataError for a row that is too long, by its source and number."""
         members = [Member(self._rows(job, spec), job.run.seed or 0) for job in jobs]
-        return train_fleet(self.model, members, spec, pad=int(self.tokenizer.pad_token_id), progress=progress)
+        pad = int(self.tokenizer.pad_token_id)
+
+        def keep(number: int, trained: Trained) -> None:
+            folder = jobs[number].folder
+            if folder is not None:
+                on_the_way = folder / f"checkpoint-{trained.history[-1].step:06d}"
+                on_the_way.mkdir()
+                save_checkpoint(on_the_way, trained, jobs[number], spec, self.base.ref)
+
+        with told_when_memory_ends():
+            return train_fleet(self.model, members, spec, pad=pad, room=self.room, progress=progress, keep=keep)
 
     def _rows(self, job: Job, spec: Training) -> list[Row]:
         """The job's rows in tokens. Runs of a group have equal rows, which are encoded once."""
@@ -67,8 +96,15 @@ class LocalTrainer:
             raise DataError(error.what, where=f"{job.source}, row {number + 1}", remedy=error.remedy) from None
 
 
+def _room(machine: Machine, memory: MemoryPlan | None) -> Room:
+    if memory is None:
+        return Room(recompute=bool(machine.gradient_checkpointing))
+    return Room(memory.rows, memory.tokens, memory.gradient_checkpointing)
+
+
 def save_checkpoint(folder: Path, trained: Trained, job: Job, spec: Training, base: str) -> None:
-    """Writes a run as an ordinary PEFT folder: adapter, its config, its loss history, its card."""
+    """Writes a run as an ordinary PEFT folder: adapter, its config, its loss history, a few of its rows, its card."""
+    write_conversations(folder / PROBE, job.rows[:PROBED])
     save_adapter(folder, trained.adapter, spec.rank, spec.alpha, base)
     pl.DataFrame([dataclasses.asdict(step) for step in trained.history]).write_parquet(folder / "losses.parquet")
     (folder / "README.md").write_text(card(job, spec, base, trained), encoding="utf-8")
