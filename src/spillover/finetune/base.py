@@ -125,8 +125,8 @@ def find_base(ref: str) -> Base:
     if not REF.fullmatch(ref) or ref.startswith("."):
         raise BaseError(
             f"no base model {ref!r}: there is no such folder",
-            remedy="Give `miniature`, a Hugging Face folder (config.json, *.safetensors, tokenizer.json), or the name "
-            "of a model on the hub (OWNER/NAME).",
+            remedy="Give `miniature` or a Hugging Face folder (config.json, *.safetensors, tokenizer.json), or "
+            "OWNER/NAME of a model on the hub.",
         )
     model = find_model(ref)
     check_settings(model.folder)

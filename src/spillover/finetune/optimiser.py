@@ -12,6 +12,8 @@ from spillover.lazy import lazy
 from spillover.spec import Training
 
 bitsandbytes = lazy("bitsandbytes")
+# PEFT loads it too, where it is installed, and it warns of kernels that nobody asked for.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def make_optimiser(weights: Sequence[nn.Parameter], spec: Training) -> torch.optim.Optimizer:
@@ -28,7 +30,6 @@ def make_optimiser(weights: Sequence[nn.Parameter], spec: Training) -> torch.opt
 
 
 def _eight_bit(paged: bool) -> Callable[..., torch.optim.Optimizer]:
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels that nobody asked for
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Protocol
 
 import polars as pl
-from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,8 +19,11 @@ from spillover.finetune.chat import Row, encode_row
 from spillover.finetune.fleet import Member, Trained, train_fleet
 from spillover.finetune.layout import Room
 from spillover.finetune.model import load_model, load_tokenizer, told_when_memory_ends
+from spillover.lazy import lazy
 from spillover.records import Conversation, Run
 from spillover.spec import Machine, Training
+
+peft = lazy("peft")
 
 PROBED = 4
 """Rows that a checkpoint keeps of those it was trained on."""
@@ -112,9 +114,9 @@ def save_checkpoint(folder: Path, trained: Trained, job: Job, spec: Training, ba
 
 def save_adapter(folder: Path, adapter: dict[str, Tensor], rank: int, alpha: float, base: str) -> None:
     """Writes an rsLoRA adapter (tensors under PEFT's names) and its config, as PEFT does."""
-    config = LoraConfig(
+    config = peft.LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT says int and takes any number
+        lora_alpha=alpha,
         use_rslora=True,
         target_modules=sorted({_layer(key) for key in adapter}),
         lora_dropout=0.0,
