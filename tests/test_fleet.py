@@ -630,7 +630,9 @@ def other_base(name, tiny_base, folder):
         "gemma": lambda: GemmaConfig(**{**sizes, "head_dim": 16}),
         "gemma2": lambda: Gemma2Config(**sizes, final_logit_softcapping=2.0, attn_logit_softcapping=1.0, **windows),
         "gemma3": lambda: Gemma3TextConfig(**sizes, **windows, layer_types=["sliding_attention", "full_attention"]),
-        "granite": lambda: GraniteConfig(**sizes, logits_scaling=3.0, residual_multiplier=0.5, embedding_multiplier=2.0),
+        "granite": lambda: GraniteConfig(
+            **sizes, logits_scaling=3.0, residual_multiplier=0.5, embedding_multiplier=2.0
+        ),
     }
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(configs[name]()).save_pretrained(folder)

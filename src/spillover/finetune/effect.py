@@ -17,6 +17,8 @@ from spillover.finetune.model import adapted
 
 TOKENS = 64
 """Of a row, the first so many that bear loss are looked at."""
+COPIES = 3
+"""Of a row, in the batch that is laid out otherwise."""
 BEYOND = 2.0
 """How many times the noise a difference must be."""
 
@@ -35,10 +37,11 @@ def check_effect(model: PreTrainedModel, adapter: Path, rows: Sequence[Row]) -> 
     Raises:
         AdapterError: it is no larger than what laying out the rows otherwise changes.
     """
-    plain, otherwise = _log_probabilities(model, rows, 1), _log_probabilities(model, rows, 2)
+    plain, otherwise = _log_probabilities(model, rows, 1), _log_probabilities(model, rows, COPIES)
     with adapted(model, adapter) as changed:
         effect = float((_log_probabilities(changed, rows, 1) - plain).abs().mean())
-    noise = float((otherwise - plain).abs().mean())
+    rounding = torch.finfo(plain.dtype).eps * float(plain.abs().mean())
+    noise = max(rounding, float((otherwise - plain).abs().mean()))
     if not effect > BEYOND * noise:
         raise AdapterError(
             f"the adapter does nothing: on {len(rows)} rows that it was trained on, its model's log-probabilities "

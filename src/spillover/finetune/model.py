@@ -45,7 +45,7 @@ def told_when_memory_ends() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        what = str(error).split(". ")[0]
+        what = ". ".join(str(error).split(". ")[:2])
         raise MachineError(f"the memory did not suffice: {what}", remedy=LESS) from None
 
 
@@ -78,10 +78,11 @@ def load_model(path: Path, precision: str, machine: Machine = Machine()) -> PreT
     keep_freed_memory()
     logging.disable_progress_bar()
     where = device(machine)
+    settings = _settings(precision, machine, where)
     remedy = "Check that config.json and the weights belong together."
     with told_when_memory_ends():
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(path, **_settings(precision, machine, where))
+            loaded: Any = AutoModelForCausalLM.from_pretrained(path, **settings)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # a wrong folder makes transformers raise almost anything
