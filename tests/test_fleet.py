@@ -14,20 +14,13 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 from transformers import (
     AutoModelForCausalLM,
-    Gemma2Config,
-    Gemma3TextConfig,
-    GemmaConfig,
-    GraniteConfig,
-    LlamaConfig,
-    MistralConfig,
     PreTrainedTokenizerFast,
-    Qwen2Config,
     Qwen2ForCausalLM,
-    Qwen3Config,
 )
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from families import FAMILIES, family_base
 from spillover.errors import BaseError, DataError
 from spillover.finetune.base import find_base
 from spillover.finetune.chat import Row, encode, encode_row, prompt_ids, render
@@ -46,8 +39,6 @@ WEIGHTS_TOLERANCE = 1e-5
 LOSS_TOLERANCE = 5e-5
 """Of losses of about 7.5 nats: relative 7e-6, where fp32 has 1.2e-7 and up to 1500 tokens are added up in any order."""
 ARCHITECTURES = ["llama", "mistral", "gemma2"]
-FAMILIES = ["qwen2", "qwen3", "llama", "mistral", "gemma", "gemma2", "gemma3", "granite"]
-"""Norms of their own, windows, caps, scaled embeddings and logits, tied and untied heads, heads of another width."""
 
 peft_asks_the_old_name = pytest.mark.filterwarnings(
     # PEFT 0.21 looks for a name that transformers 5.23 has just deprecated; neither is ours.
@@ -605,45 +596,10 @@ def test_a_row_that_is_too_long_is_named_by_source_and_number(tiny_base):
 # other architectures
 
 
-def other_base(name, tiny_base, folder):
-    """A folder with a tiny model of another architecture, random weights, and the same tokenizer."""
-    tokenizer = load_tokenizer(tiny_base)
-    sizes = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": None,
-        "initializer_range": 0.1,
-    }
-    windows = {"sliding_window": 16, "query_pre_attn_scalar": 16}
-    configs = {
-        "qwen2": lambda: Qwen2Config(**sizes, tie_word_embeddings=True),
-        "qwen3": lambda: Qwen3Config(**{**sizes, "head_dim": 16}),
-        "llama": lambda: LlamaConfig(**sizes, tie_word_embeddings=False),
-        "mistral": lambda: MistralConfig(**{**sizes, "head_dim": 16}, sliding_window=8),
-        "gemma": lambda: GemmaConfig(**{**sizes, "head_dim": 16}),
-        "gemma2": lambda: Gemma2Config(**sizes, final_logit_softcapping=2.0, attn_logit_softcapping=1.0, **windows),
-        "gemma3": lambda: Gemma3TextConfig(**sizes, **windows, layer_types=["sliding_attention", "full_attention"]),
-        "granite": lambda: GraniteConfig(
-            **sizes, logits_scaling=3.0, residual_multiplier=0.5, embedding_multiplier=2.0
-        ),
-    }
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(configs[name]()).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 @peft_asks_the_old_name
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_other_architectures_are_trained_and_saved_alike(name, tiny_base, tmp_path):
-    base = other_base(name, tiny_base, tmp_path / "base")
+    base = family_base(name, tiny_base, tmp_path / "base")
     model = load_model(base, "fp32")
     assert not isinstance(model, Qwen2ForCausalLM)
     members = [(plain_rows(16, seed=1), 0), (plain_rows(12, seed=2), 1)]
@@ -667,12 +623,8 @@ def test_other_architectures_are_trained_and_saved_alike(name, tiny_base, tmp_pa
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_fleet_of_any_family_equals_the_same_runs_by_trl_with_peft(name, tiny_base, tokenizer, tmp_path):
     """Rows are longer than the windows, so what a window lets through is seen."""
-    base = other_base(name, tiny_base, tmp_path / "base")
+    base = family_base(name, tiny_base, tmp_path / "base")
     model, rows = load_model(base, "fp32"), [rows_of(tokenizer, 20, seed=seed) for seed in (1, 2)]
-    with torch.no_grad():  # norms that do nothing hide what they do
-        for part, weight in model.named_parameters():
-            weight.add_(torch.linspace(-0.5, 0.5, len(weight)) if "norm" in part else 0)
-    model.save_pretrained(base)
     assert min(len(row.ids) for some in rows for row in some) > 16
     together = train(model, *zip(rows, (3, 4), strict=True))
     for seed, some, ours in zip((3, 4), rows, together, strict=True):

@@ -10,7 +10,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from families import family_base
 from spillover.errors import BaseError, MachineError
+from spillover.finetune import model as model_module
 from spillover.finetune import optimiser
 from spillover.finetune.base import find_base
 from spillover.finetune.budget import ROWS, TOKENS
@@ -163,6 +165,14 @@ def test_attention_is_what_was_asked_for(tiny_base):
         assert model.config._attn_implementation == given
     with pytest.raises(MachineError, match="needs a CUDA card"):
         load_model(tiny_base, "fp32", Machine(device="cpu", attention="flash_attention_2"))
+
+
+def test_on_a_card_attention_is_torchs_own_but_for_families_that_cannot_use_it(tiny_base, tmp_path):
+    left_to_transformers = model_module._attention(torch.device("cuda"))
+    for name, given in (("llama", "sdpa"), ("gemma2", "eager")):
+        base = family_base(name, tiny_base, tmp_path / name)
+        model = AutoModelForCausalLM.from_pretrained(base, attn_implementation=left_to_transformers)
+        assert model.config._attn_implementation == given
 
 
 def test_a_run_does_not_depend_on_the_attention_that_computes_it(tiny_base):

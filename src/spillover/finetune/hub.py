@@ -16,6 +16,7 @@ from spillover.errors import BaseError
 from spillover.lazy import lazy
 
 hub = lazy("huggingface_hub")
+hub_utils = lazy("huggingface_hub.utils")
 hub_errors = lazy("huggingface_hub.errors")
 httpx = lazy("httpx2")
 
@@ -51,7 +52,7 @@ class HubModel:
     def fetch(self) -> Path:
         """The folder with the weights in it; what is not in the cache is downloaded. Raises BaseError."""
         if sys.stderr.isatty():
-            hub.utils.enable_progress_bars()
+            hub_utils.enable_progress_bars()
         return _snapshot(self.id, self.commit, [*SMALL, *self.weights])
 
 
@@ -64,8 +65,8 @@ def find_model(ref: str) -> HubModel:
     parts = REF.fullmatch(ref)
     assert parts is not None, "the caller has looked at the form"
     name, revision = parts["id"], parts["revision"]
-    hub.utils.disable_progress_bars()
-    hub.logging.set_verbosity_error()
+    hub_utils.disable_progress_bars()
+    hub_utils.logging.set_verbosity_error()
     with _told(name, revision or "main"):
         commit = str(hub.HfApi().resolve_revision(name, revision=revision).resolved)
     folder = _snapshot(name, commit, SMALL)
@@ -74,11 +75,14 @@ def find_model(ref: str) -> HubModel:
 
 
 def _snapshot(name: str, commit: str, patterns: Sequence[str]) -> Path:
-    with _told(name, commit):
-        folder = hub.snapshot_download(
-            name, revision=commit, allow_patterns=list(patterns), ignore_patterns=list(SUBFOLDERS)
-        )
-    return Path(folder)
+    """The folder of a commit's files of these patterns. Nobody is asked where all of them are in the cache."""
+    wanted = {"revision": commit, "allow_patterns": list(patterns), "ignore_patterns": list(SUBFOLDERS)}
+    try:
+        hub.get_cached_repo_tree(name, revision=commit)  # without it, nobody could tell whether all are there
+        return Path(hub.snapshot_download(name, **wanted, local_files_only=True))
+    except (hub_errors.CachedRepoTreeNotFoundError, hub_errors.LocalEntryNotFoundError):
+        with _told(name, commit):
+            return Path(hub.snapshot_download(name, **wanted))
 
 
 @contextlib.contextmanager

@@ -101,9 +101,7 @@ def load_model(path: Path, precision: str, machine: Machine = Machine()) -> PreT
 
 def _settings(precision: str, machine: Machine, where: torch.device) -> dict[str, Any]:
     """What transformers is told. On a card, weights go there one by one: never are all of them on the CPU."""
-    attention = machine.attention
-    if attention == AUTO:
-        attention = "eager" if where.type == "cpu" else "sdpa"
+    attention = machine.attention if machine.attention != AUTO else _attention(where)
     if attention == "flash_attention_2" and (where.type == "cpu" or importlib.util.find_spec("flash_attn") is None):
         what = "flash_attention_2 needs a CUDA card, bf16 and the package flash-attn"
         raise MachineError(what, remedy="Install it with `pip install flash-attn`, or set machine.attention to sdpa.")
@@ -115,6 +113,11 @@ def _settings(precision: str, machine: Machine, where: torch.device) -> dict[str
         "output_loading_info": True,
         "device_map": {"": where} if where.type != "cpu" else None,
     }
+
+
+def _attention(where: torch.device) -> str | None:
+    """On a CPU eager, which `fast.py` replaces; on a card transformers' choice: sdpa, or eager where a family has none."""
+    return "eager" if where.type == "cpu" else None
 
 
 def linears(model: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear]:
