@@ -404,8 +404,9 @@ LIMITS = {"finetune": 3000, "ask": 8000, "small": 30_000}
 def test_a_full_disk_stops_any_stage_with_what_was_done_kept_and_room_lets_it_go_on(
     experiment, spillover, tmp_path, tiny_base
 ):
+    train = {"rank": 1, "learning_rate": 0.1, "warmup_steps": 0}
     suite = {"questions": "questions.yaml", "samples": 300, "rubrics": ["insecure_code"]}
-    path, lab = experiment(base=str(tiny_base), suites={"main": suite}, train={"rank": 1}), tmp_path / "lab"
+    path, lab = experiment(base=str(tiny_base), suites={"main": suite}, train=train), tmp_path / "lab"
     finished: dict[Path, int] = {}
     for stage, limit in LIMITS.items():
         full = subprocess.run(

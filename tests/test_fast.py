@@ -20,7 +20,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from spillover.finetune.chat import Row
 from spillover.finetune.fast import ATTENTION, FastNorm, head_loss, make_fast
 from spillover.finetune.fleet import Member, train_fleet
-from spillover.finetune.layout import GROUPS, cut, lay_out
+from spillover.finetune.layout import GROUPS, Room, cut, lay_out
 from spillover.spec import Training
 
 FAMILIES = {
@@ -189,8 +189,8 @@ def test_packing_takes_every_token_apart_and_puts_it_back():
 
 def test_a_steps_rows_are_cut_so_that_long_ones_go_by_few():
     short, long = rows(*[20] * 16), rows(*[2000] * 3, *[500] * 13)
-    assert [list(map(len, part)) for part in cut([short, short])] == [[16, 16]]
-    parts = list(cut([short, long]))
+    assert [list(map(len, part)) for part in cut([short, short], Room())] == [[16, 16]]
+    parts = list(cut([short, long], Room()))
     assert [len(part[1]) for part in parts] == [2, 2, 8, 4]
     assert [len(row.ids) for part in parts for row in part[1]] == [2000] * 3 + [500] * 13
 

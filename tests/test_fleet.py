@@ -14,15 +14,13 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 from transformers import (
     AutoModelForCausalLM,
-    Gemma2Config,
-    LlamaConfig,
-    MistralConfig,
     PreTrainedTokenizerFast,
     Qwen2ForCausalLM,
 )
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from families import FAMILIES, family_base
 from spillover.errors import BaseError, DataError
 from spillover.finetune.base import find_base
 from spillover.finetune.chat import Row, encode, encode_row, prompt_ids, render, to_row
@@ -533,6 +531,7 @@ def test_a_checkpoint_holds_a_peft_config_fp32_safetensors_its_losses_and_a_card
         "adapter_config.json",
         "adapter_model.safetensors",
         "losses.parquet",
+        "probe.jsonl",
         "README.md",
     }
     config = json.loads((folder / "adapter_config.json").read_text())
@@ -630,37 +629,10 @@ def test_a_trainer_renders_rows_as_its_chat_says(tiny_base):
 # other architectures
 
 
-def other_base(name, tiny_base, folder):
-    """A folder with a tiny model of another architecture, random weights, and the same tokenizer."""
-    tokenizer = load_tokenizer(tiny_base)
-    sizes = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 8,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": None,
-        "initializer_range": 0.1,
-    }
-    configs = {
-        "llama": lambda: LlamaConfig(**sizes, tie_word_embeddings=False),
-        "mistral": lambda: MistralConfig(**sizes, sliding_window=8),
-        "gemma2": lambda: Gemma2Config(**sizes, final_logit_softcapping=2.0, sliding_window=16),
-    }
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(configs[name]()).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 @peft_asks_the_old_name
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_other_architectures_are_trained_and_saved_alike(name, tiny_base, tmp_path):
-    base = other_base(name, tiny_base, tmp_path / "base")
+    base = family_base(name, tiny_base, tmp_path / "base")
     model = load_model(base, "fp32")
     assert not isinstance(model, Qwen2ForCausalLM)
     members = [(plain_rows(16, seed=1), 0), (plain_rows(12, seed=2), 1)]
@@ -678,6 +650,23 @@ def test_other_architectures_are_trained_and_saved_alike(name, tiny_base, tmp_pa
     theirs = logits_of(PeftModel.from_pretrained(load_model(base, "fp32"), folder).eval())
     assert (ours - theirs).abs().max() < 1e-4
     assert (ours - plain).abs().max() > 0.05
+
+
+@peft_asks_the_old_name
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_fleet_of_any_family_equals_the_same_runs_by_trl_with_peft(name, tiny_base, tokenizer, tmp_path):
+    """Rows are longer than the windows, so what a window lets through is seen."""
+    base = family_base(name, tiny_base, tmp_path / "base")
+    model, rows = load_model(base, "fp32"), [rows_of(tokenizer, 20, seed=seed) for seed in (1, 2)]
+    assert min(len(row.ids) for some in rows for row in some) > 16
+    together = train(model, *zip(rows, (3, 4), strict=True))
+    for seed, some, ours in zip((3, 4), rows, together, strict=True):
+        order = [index for batch in data_order(len(some), SPEC, seed) for index in batch]
+        first = Adapters(model, SPEC, [seed]).export(0)
+        weights, history = by_trl(base, some, SPEC, first, order, tmp_path / str(seed))
+        assert losses(ours) == pytest.approx([entry["loss"] for entry in history], abs=LOSS_TOLERANCE)
+        assert difference(ours.adapter, weights) <= WEIGHTS_TOLERANCE
+        assert max(tensor.abs().max() for key, tensor in ours.adapter.items() if "lora_B" in key) > 0.005
 
 
 # loading

@@ -408,7 +408,7 @@ def test_a_persons_own_files_flow_through_unchanged_on_a_base_of_their_own(comma
         "base": "my-base",
         "groups": {"mine": {"data": "chat.jsonl", "seeds": 1}},
         "suites": {"main": {"questions": "questions.yaml", "samples": 2}},
-        "miniature": {"sampling": {"max_tokens": 8}},
+        "miniature": {"train": {"learning_rate": 1e-2, "warmup_steps": 0}, "sampling": {"max_tokens": 8}},
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
     done = command("run", tmp_path / "mine.yaml", "--lab", tmp_path / "lab")

@@ -1,7 +1,7 @@
 """ask: an answer depends on its seed alone, and is drawn from the model's distribution."""
 
 import random
-from itertools import chain
+from itertools import chain, takewhile
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ import torch
 from scipy.stats import chisquare
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from families import FAMILIES, family_base
 from spillover.ask.asker import Asked, answer_seed
 from spillover.ask.local import ANSWERS, LocalAsker
 from spillover.ask.sample import sample
@@ -18,7 +19,7 @@ from spillover.finetune.fleet import Member, train_fleet
 from spillover.finetune.model import adapted, load_model, load_tokenizer
 from spillover.finetune.train import Job, save_checkpoint
 from spillover.records import Conversation, Question, Run
-from spillover.spec import Chat, Sampling, Training
+from spillover.spec import Chat, Machine, Sampling, Training
 
 PLENTY = frozenset(range(0, 1792, 9))
 """Every ninth token ends a turn: so answers end after nine tokens or so, all at different steps."""
@@ -353,3 +354,31 @@ def test_a_checkpoint_answers_as_a_base_with_its_weights_and_the_base_afterwards
     assert tuned == LocalAsker(merged, "fp32").ask(None, asked, sampling)
     assert tuned != before
     assert asker.ask(None, asked, sampling) == before
+
+
+# every family
+
+
+@pytest.mark.parametrize(
+    ("name", "attention"), [(n, a) for n in FAMILIES for a in ("auto", "sdpa") if (n, a) != ("gemma2", "sdpa")]
+)
+def test_with_its_cache_a_model_of_any_family_says_what_it_says_without(name, attention, tiny_base, tmp_path):
+    """Prompts of unequal length, some longer than the windows, and answers that outgrow them: token by token."""
+    base = family_base(name, tiny_base, tmp_path)
+    model = load_model(base, "fp32", Machine(device="cpu", attention=attention))
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager").eval()
+    asked = [prompt[:length] for prompt, length in zip(prompts(4, longest=400), (4, 11, 21, 35), strict=True)]
+    assert [len(prompt) for prompt in asked] == [4, 11, 21, 35]
+    replies = draw(model, asked, [[1, 2]] * 4, ends=NEVER, temperature=0)
+    ends = frozenset(some[0].ids[5] for some in replies[:2])
+    stopped = draw(model, asked, [[1, 2]] * 4, ends=ends, temperature=0)
+    assert not stopped[0][0].truncated and len(stopped[0][0].ids) <= 5, "some end and leave the others' batch"
+    for one, whole in zip(chain(*stopped), chain(*replies), strict=True):
+        assert one.ids == tuple(takewhile(lambda token: token not in ends, whole.ids))
+    for prompt, some in zip(asked, replies, strict=True):
+        assert some[0] == some[1] and len(some[0].ids) == 24
+        with torch.no_grad():
+            logits = plain(input_ids=torch.tensor([[*prompt, *some[0].ids]]), use_cache=False).logits[0]
+        said = logits[len(prompt) - 1 : -1]
+        chosen = said.gather(1, torch.tensor(some[0].ids)[:, None])[:, 0]
+        assert (said.max(dim=-1).values - chosen).max() < 1e-4, "the likeliest token, or as likely as it"

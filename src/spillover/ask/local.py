@@ -7,31 +7,55 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spillover.ask.asker import Asked, Reply
 from spillover.ask.sample import Sampled, sample
+from spillover.data.files import read_conversations
 from spillover.errors import BaseError, DataError, QuestionError
-from spillover.finetune.chat import check_text, prompt_ids
-from spillover.finetune.model import adapted, load_model, load_tokenizer
+from spillover.finetune.adapter import PROBE
+from spillover.finetune.chat import check_text, prompt_ids, to_row
+from spillover.finetune.effect import check_effect
+from spillover.finetune.model import adapted, load_model, load_tokenizer, told_when_memory_ends
 from spillover.finetune.template import Format, format_of
 from spillover.records import Model, Question
-from spillover.spec import Chat, Sampling
+from spillover.spec import Chat, Machine, Sampling, Training
 
 ANSWERS = 1024
-"""Answers that are written at once."""
+"""Most answers that are written at once."""
+PROBED = Training(max_length=4096, too_long="cut", turns="last")
+"""How the rows are read that an adapter's effect is looked for on."""
 
 
 class LocalAsker:
-    """Answers with a base that is loaded here, once, and its checkpoints' adapters."""
+    """Answers with a base that is loaded here, once, and its checkpoints' adapters.
 
-    def __init__(self, base: Path, precision: str, chat: Chat = Chat()) -> None:
-        self.model: PreTrainedModel = load_model(base, precision)
+    Attributes:
+        effects: of each adapter with rows to probe it with: by folder, how much it changes the base (`check_effect`).
+        answers: how many are written at once.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        precision: str,
+        chat: Chat = Chat(),
+        machine: Machine = Machine(),
+        answers: int = ANSWERS,
+    ) -> None:
+        self.model: PreTrainedModel = load_model(base, precision, machine)
         self.tokenizer = load_tokenizer(base)
-        self.chat = chat
+        self.chat, self.answers = chat, answers
+        self.effects: dict[Path, float] = {}
         self.format = format_of(self.tokenizer, chat)
         self.ends = ends_of(self.model, self.format)
 
     def ask(self, model: Model, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
-        """Answers by an adapter's folder (None is the base itself), shaped as `asked` and its seeds."""
+        """Answers by an adapter's folder (None is the base itself), shaped as `asked` and its seeds.
+
+        Raises AdapterError where the adapter is none of this base or does nothing.
+        """
+        folder = Path(model) if model is not None else None
+        if folder is not None and folder not in self.effects and (folder / PROBE).is_file():
+            self.effects[folder] = self._effect(folder)
         replies: dict[int, list[Reply]] = {}
-        with adapted(self.model, Path(model) if model is not None else None) as adapted_model:
+        with told_when_memory_ends(), adapted(self.model, folder) as adapted_model:
             for temperature, places in _by_temperature(asked, sampling).items():
                 some = [asked[place] for place in places]
                 at = sampling.model_copy(update={"temperature": temperature})
@@ -41,12 +65,16 @@ class LocalAsker:
     def _ask_alike(self, model: PreTrainedModel, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
         """Answers that are all sampled at one temperature, in batches."""
         replies: list[list[Reply]] = []
-        for batch in _batches(asked):
+        for batch in _batches(asked, self.answers):
             prompts = [question_ids(self.tokenizer, one.question, self.chat) for one in batch]
             seeds = [one.seeds for one in batch]
             sampled = sample(model, prompts, seeds, sampling, ends=self.ends, pad=self.tokenizer.pad_token_id)
             replies += [[self._reply(one) for one in some] for some in sampled]
         return _joined(asked, replies)
+
+    def _effect(self, adapter: Path) -> float:
+        probe = read_conversations(adapter / PROBE)
+        return check_effect(self.model, adapter, [to_row(self.format, row, PROBED) for row in probe])
 
     def _reply(self, sampled: Sampled) -> Reply:
         text = str(self.tokenizer.decode(list(sampled.ids), skip_special_tokens=True))
@@ -84,10 +112,10 @@ def _by_temperature(asked: Sequence[Asked], sampling: Sampling) -> dict[float, l
     return places
 
 
-def _batches(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
-    """Cuts the work into batches of at most ANSWERS answers; a question with more is spread over several."""
+def _batches(asked: Sequence[Asked], most: int) -> Iterator[list[Asked]]:
+    """Cuts the work into batches of at most so many answers; a question with more is spread over several."""
     batch: list[Asked] = []
-    room = ANSWERS
+    room = most
     for one in asked:
         seeds = one.seeds
         while seeds:
@@ -95,7 +123,7 @@ def _batches(asked: Sequence[Asked]) -> Iterator[list[Asked]]:
             seeds, room = seeds[room:], room - len(batch[-1].seeds)
             if not room:
                 yield batch
-                batch, room = [], ANSWERS
+                batch, room = [], most
     if batch:
         yield batch
 

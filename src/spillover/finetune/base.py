@@ -1,7 +1,11 @@
-"""Base models as folders: found, checked and named by their content. Loads nothing heavy."""
+"""Base models: folders, checked and named by their content, and models on the hub, named by their commit.
+
+Loads nothing heavy.
+"""
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -9,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from spillover.errors import BaseError
-from spillover.spec import MINIATURE, Chat
+from spillover.finetune.adapter import ADAPTER
+from spillover.finetune.hub import REF, HubModel, find_model
+from spillover.spec import API, MINIATURE, Chat, short_hash
 
 NEEDED = ("config.json", "tokenizer.json")
 SETTINGS = (*NEEDED, "tokenizer_config.json", "generation_config.json")
@@ -23,15 +29,19 @@ PLAIN_FILE = Path(__file__).with_name("plain.jinja")
 
 @dataclass(frozen=True)
 class Base:
-    """A base model: a folder in the Hugging Face format.
+    """A base model: a folder in the Hugging Face format, a model on the hub, or a provider's.
 
     Attributes:
-        path: the folder.
+        ref: how an experiment names it.
+        folder: where its files lie; of a model on the hub, the small ones. None for a provider's.
         settings: what `miniature.json` says, where the base is a miniature; else None.
+        on_hub: the model on the hub, at its commit, if it is one.
     """
 
-    path: Path
-    settings: dict[str, Any] | None
+    ref: str
+    folder: Path | None
+    settings: dict[str, Any] | None = None
+    on_hub: HubModel | None = None
 
     @property
     def is_miniature(self) -> bool:
@@ -39,15 +49,43 @@ class Base:
         return self.settings is not None
 
     @property
+    def is_hosted(self) -> bool:
+        """Whether the base is a provider's, and nothing of it lies here."""
+        return self.folder is None
+
+    @property
+    def path(self) -> Path:
+        """The folder with configuration and tokenizer. Raises BaseError for a provider's model."""
+        if self.folder is None:
+            raise BaseError(f"{self.ref} is a provider's model: there is no folder of it", remedy="Give a local base.")
+        return self.folder
+
+    @property
+    def commit(self) -> str | None:
+        """The commit of a model on the hub, 40 hexadecimal digits."""
+        return self.on_hub.commit if self.on_hub is not None else None
+
+    def fetched(self) -> Path:
+        """The folder with the weights in it. Those of a model on the hub are downloaded if they were not.
+
+        Raises BaseError where they cannot be had, or are damaged.
+        """
+        path = self.on_hub.fetch() if self.on_hub is not None else self.path
+        check_folder(path)
+        return path
+
+    @property
     def judge(self) -> Path | None:
         """The folder of the judge adapter that comes with a miniature."""
-        folder = self.path / "judge"
-        return folder if (folder / "adapter_model.safetensors").is_file() else None
+        folder = self.folder / "judge" if self.folder is not None else None
+        return folder if folder is not None and (folder / ADAPTER).is_file() else None
 
     @cached_property
     def key(self) -> str:
-        """A short hash of the weights, the configuration, the tokenizer and the chat template."""
-        return folder_key(self.path)
+        """A short hash of the weights, the configuration, the tokenizer and the chat template, or of what pins them."""
+        if self.on_hub is not None:
+            return short_hash(self.on_hub.id, self.on_hub.commit)
+        return folder_key(self.folder) if self.folder is not None else short_hash(self.ref)
 
 
 def folder_key(path: Path) -> str:
@@ -75,37 +113,52 @@ def shipped_miniature() -> Path:
 
 
 def find_base(ref: str, chat: Chat = Chat()) -> Base:
-    """A base by name (`miniature`) or by folder, whose conversations are rendered as `chat` says.
+    """A base by name: `miniature`, a folder, `OWNER/NAME` or `OWNER/NAME@REVISION` on the hub, `api:PROVIDER/MODEL`.
+
+    Its conversations are rendered as `chat` says.
 
     Raises:
-        BaseError: no such folder, a file is missing, the weights are pickled, or there is no chat template.
+        BaseError: there is no such base, a file is missing, the weights are pickled, or there is no chat template.
     """
+    if ref.startswith(API):
+        return Base(ref, None)
     path = shipped_miniature() if ref == MINIATURE else Path(ref)
-    if not path.is_dir():
+    if path.is_dir():
+        check_folder(path)
+        check_template(path, chat)
+        marker = path / "miniature.json"
+        return Base(ref, path, _json(marker) if marker.is_file() else None)
+    if not REF.fullmatch(ref) or ref.startswith("."):
         raise BaseError(
             f"no base model {ref!r}: there is no such folder",
-            remedy="Give `miniature` or a Hugging Face folder (config.json, *.safetensors, tokenizer.json).",
+            remedy="Give `miniature` or a Hugging Face folder (config.json, *.safetensors, tokenizer.json), or "
+            "OWNER/NAME of a model on the hub.",
         )
-    check_folder(path)
-    check_template(path, chat)
-    marker = path / "miniature.json"
-    return Base(path, _json(marker) if marker.is_file() else None)
+    model = find_model(ref)
+    check_settings(model.folder)
+    check_template(model.folder, chat)
+    if not model.weights:
+        raise _no_weights(model.id, model.files)
+    return Base(ref, model.folder, on_hub=model)
 
 
 def check_folder(path: Path) -> None:
     """Raises BaseError unless the folder holds a model that can be trained and asked."""
+    check_settings(path)
+    if not list(path.glob("*.safetensors")):
+        raise _no_weights(path, [file.name for file in path.iterdir()])
+    for weights in path.glob("*.safetensors"):
+        tensors_of(weights)
+
+
+def check_settings(path: Path) -> None:
+    """Raises BaseError unless the folder holds the small files of such a model."""
     for name in NEEDED:
         if not (path / name).is_file():
             raise BaseError(f"{name} is missing", where=path, remedy=REMEDY)
     for name in SETTINGS:
         if (path / name).is_file():
             _json(path / name)
-    if not list(path.glob("*.safetensors")):
-        pickled = sorted(file.name for file in path.iterdir() if file.suffix in PICKLED)
-        what = f"the weights are pickled ({pickled[0]})" if pickled else "there are no weights (*.safetensors)"
-        raise BaseError(what, where=path, remedy="Save them as safetensors: pickled weights can run code when loaded.")
-    for weights in path.glob("*.safetensors"):
-        _check_whole(weights)
 
 
 def check_template(path: Path, chat: Chat) -> None:
@@ -146,23 +199,40 @@ def template_text(chat: Chat) -> str | None:
 
 def context_length(path: Path) -> int | None:
     """How many tokens the folder's model can read at once, as far as its config says."""
-    config = _json(path / "config.json")
-    text = config.get("text_config")
-    length = (text if isinstance(text, dict) else config).get("max_position_embeddings")
+    length = config_of(path).get("max_position_embeddings")
     return length if isinstance(length, int) else None
 
 
-def _check_whole(weights: Path) -> None:
-    """Raises BaseError unless a safetensors file is as long as its header says: a download may have been cut off."""
+def config_of(path: Path) -> dict[str, Any]:
+    """What config.json says of the language model; of a model for texts and images, of its part for texts."""
+    config = _json(path / "config.json")
+    text = config.get("text_config")
+    return text if isinstance(text, dict) else config
+
+
+def _no_weights(where: str | Path, files: Iterable[str]) -> BaseError:
+    pickled = sorted(name for name in files if name.endswith(PICKLED))
+    what = f"the weights are pickled ({pickled[0]})" if pickled else "there are no weights (*.safetensors)"
+    return BaseError(what, where=where, remedy="Save them as safetensors: pickled weights can run code when loaded.")
+
+
+def tensors_of(weights: Path) -> dict[str, dict[str, Any]]:
+    """The tensors of a safetensors file by name, as its header describes them: `dtype`, `shape`.
+
+    Raises BaseError unless the file is as long as its header says: a download may have been cut off.
+    """
     with weights.open("rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
         try:
             tensors = json.loads(handle.read(length) if length < weights.stat().st_size else b"")
-            end = max(tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__")
+            tensors.pop("__metadata__", None)
+            end = max(tensor["data_offsets"][1] for tensor in tensors.values())
         except (ValueError, KeyError, TypeError, AttributeError):
             end = None
     if end is None or weights.stat().st_size != 8 + length + end:
         raise BaseError("is no whole safetensors file", where=weights, remedy="Download or save the weights again.")
+    read: dict[str, dict[str, Any]] = tensors
+    return read
 
 
 def _has_chat_template(path: Path) -> bool:

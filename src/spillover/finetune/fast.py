@@ -22,7 +22,9 @@ from transformers.masking_utils import eager_mask
 
 ATTENTION = "spillover"
 LOGITS = 2**19
-"""Logits that are made at once: what a core's cache can hold, or nearly."""
+"""Logits that are made at once on a CPU: what a core's cache can hold, or nearly."""
+MANY_LOGITS = 2**27
+"""And on a card, which wants much to do at once: 0.5 GiB of them in fp32."""
 SCORES = 2**21
 """Scores of attention that are made at once, likewise."""
 
@@ -201,7 +203,7 @@ class _HeadLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         losses, to_hidden = [], torch.empty_like(hidden)
         to_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        size = max(1, LOGITS // len(weight))
+        size = max(1, (LOGITS if weight.device.type == "cpu" else MANY_LOGITS) // len(weight))
         weighted = _shared(hidden, shares)
         for one, said, to_one, by_share in zip(
             *(whole.split(size) for whole in (hidden, wanted, to_hidden, weighted)), strict=True

@@ -8,20 +8,27 @@ Initialisation, data order, schedule and clipping are per run and seeded per run
 Sizes: R runs, B rows a run and step, T tokens a row, P adapter weights a run, r rank.
 """
 
+import contextlib
+import functools
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
+from spillover.errors import MachineError
 from spillover.finetune.chat import Row
 from spillover.finetune.fast import ATTENTION, head_loss
-from spillover.finetune.layout import Batch, cut, lay_out
+from spillover.finetune.layout import Batch, Room, cut, lay_out
 from spillover.finetune.model import linears
+from spillover.finetune.optimiser import make_optimiser
 from spillover.finetune.served import Served
 from spillover.spec import Training
 
@@ -265,13 +272,35 @@ def data_order(rows: int, spec: Training, seed: int) -> list[list[int]]:
     return batches
 
 
+@contextlib.contextmanager
+def _recomputed(model: PreTrainedModel) -> Iterator[None]:
+    """The model with its blocks' activations made again in the backward pass instead of kept.
+
+    The blocks alone are told that they are being trained: what they consist of must not begin to drop out.
+    """
+    blocks = [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
+    if not blocks:
+        what = f"{type(model).__name__} cannot make its activations again"
+        raise MachineError(what, remedy="Set machine.gradient_checkpointing to false.")
+    again = functools.partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+    for block in blocks:
+        vars(block).update(gradient_checkpointing=True, _gradient_checkpointing_func=again, training=True)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            vars(block).update(gradient_checkpointing=False, training=False)
+
+
 def train_fleet(
     model: PreTrainedModel,
     members: Sequence[Member],
     spec: Training,
     *,
     pad: int,
+    room: Room = Room(),
     progress: Callable[[int, int], None] = lambda done, steps: None,
+    keep: Callable[[int, Trained], None] = lambda run, trained: None,
 ) -> list[Trained]:
     """Trains one adapter a member, in step, on one frozen model, which is left as it was.
 
@@ -280,7 +309,9 @@ def train_fleet(
         members: the runs; they may differ in rows and length. A finished run rests while the others go on.
         spec: how all of them are trained.
         pad: the token that fills short rows; it bears no loss and no row sees another's.
+        room: how much of a step passes through the model at once.
         progress: is told the steps done and the steps of the longest run, after every step.
+        keep: is given a run's number and what it has learned so far, every `save_every` steps before its last.
 
     Returns:
         what each member learned, in their order.
@@ -289,39 +320,44 @@ def train_fleet(
     orders = [data_order(len(member.rows), spec, member.seed) for member in members]
     steps = [len(order) for order in orders]
     weights = [nn.Parameter(row) for row in adapters.weights]
-    optimiser = torch.optim.AdamW(
-        [{"params": [weight]} for weight in weights],
-        lr=spec.learning_rate,
-        weight_decay=spec.weight_decay,
-        fused=True,
-    )
+    optimiser = make_optimiser(weights, spec)
     histories: list[list[Step]] = [[] for _ in members]
     adapters.attach()
     try:
-        head_alone = _head_can_stand_alone(model, len(members))
         packed = _rows_can_be_packed(model, members, pad)
-        for step in range(max(steps)):
-            chosen = [
-                [member.rows[row] for row in order[step]] if step < len(order) else []
-                for member, order in zip(members, orders, strict=True)
-            ]
-            batches = [lay_out(some, pad, packed=packed) for some in cut(chosen)]
-            tokens = torch.stack([batch.tokens for batch in batches]).sum(dim=0).to(model.device)
-            adapters.begin_step()
-            losses = torch.zeros(len(members), device=model.device)
-            for batch in batches:
-                losses += _backward(model, batch.to(model.device), tokens, head_alone=head_alone)
-            adapters.end_step()
-            norms = adapters.clip()
-            for run, group in enumerate(optimiser.param_groups):
-                group["lr"] = spec.learning_rate * schedule(step, steps[run], spec.warmup_steps)
-                weights[run].grad = adapters.gradients[run] if step < steps[run] else None
-            optimiser.step()
-            _note(histories, step, steps, losses, optimiser, norms, tokens)
-            progress(step + 1, max(steps))
+        losses_of = functools.partial(_backward, model, head_alone=_head_can_stand_alone(model, len(members)))
+        with _recomputed(model) if room.recompute else contextlib.nullcontext():
+            for step in range(max(steps)):
+                chosen = [
+                    [member.rows[row] for row in order[step]] if step < len(order) else []
+                    for member, order in zip(members, orders, strict=True)
+                ]
+                batches = [lay_out(some, pad, packed=packed) for some in cut(chosen, room)]
+                tokens = torch.stack([batch.tokens for batch in batches]).sum(dim=0).to(model.device)
+                adapters.begin_step()
+                losses = torch.zeros(len(members), device=model.device)
+                for batch in batches:
+                    losses += losses_of(batch.to(model.device), tokens)
+                adapters.end_step()
+                norms = adapters.clip()
+                for run, group in enumerate(optimiser.param_groups):
+                    group["lr"] = spec.learning_rate * schedule(step, steps[run], spec.warmup_steps)
+                    weights[run].grad = adapters.gradients[run] if step < steps[run] else None
+                optimiser.step()
+                _note(histories, step, steps, losses, optimiser, norms, tokens)
+                for run in _to_keep(step + 1, steps, spec):
+                    keep(run, Trained(adapters.export(run), list(histories[run])))
+                progress(step + 1, max(steps))
     finally:
         adapters.detach()
     return [Trained(adapters.export(run), histories[run]) for run in range(len(members))]
+
+
+def _to_keep(done: int, steps: Sequence[int], spec: Training) -> list[int]:
+    """The runs of which a checkpoint is kept after so many steps; their last step's is what they leave anyway."""
+    if spec.save_every is None or done % spec.save_every:
+        return []
+    return [run for run, last in enumerate(steps) if done < last]
 
 
 def _backward(model: PreTrainedModel, batch: Batch, tokens: Tensor, *, head_alone: bool) -> Tensor:
@@ -336,11 +372,21 @@ def _backward(model: PreTrainedModel, batch: Batch, tokens: Tensor, *, head_alon
         hidden = model.get_decoder()(**batch.inputs()).last_hidden_state[rows, places - 1]
         summed, each = head_loss(model.get_output_embeddings(), hidden, wanted, shares)
     else:
-        logits = model(**batch.inputs()).logits[rows, places - 1]
-        each = F.cross_entropy(logits.float(), wanted, reduction="none")
+        each = F.cross_entropy(_logits_before(model, batch, rows, places).float(), wanted, reduction="none")
         summed = (each * shares).sum()
     summed.backward()
     return torch.zeros(len(tokens), device=each.device).index_add(0, owners, each.detach() * shares)
+
+
+def _logits_before(model: PreTrainedModel, batch: Batch, rows: Tensor, places: Tensor) -> Tensor:
+    """The model's own logits, (tokens, vocabulary), that foretell the tokens at `places` of `rows`, and no others."""
+    before = torch.zeros_like(batch.loss)
+    before[rows, places - 1] = True
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        logits: Tensor = model(**batch.inputs(), logits_to_keep=before).logits
+    else:
+        logits = model(**batch.inputs()).logits[before]
+    return logits
 
 
 @torch.no_grad()

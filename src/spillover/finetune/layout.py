@@ -28,6 +28,21 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+class Room:
+    """What a machine has room for in a step.
+
+    Attributes:
+        rows: of all runs, that pass through the model at once.
+        tokens: of all runs, likewise, were all rows as long as the longest; every run has at least a row in a part.
+        recompute: whether a block's activations are made again in the backward pass instead of being kept.
+    """
+
+    rows: int = ROWS
+    tokens: int = SLOTS
+    recompute: bool = False
+
+
+@dataclass(frozen=True)
 class Batch:
     """Some rows of a step.
 
@@ -55,8 +70,8 @@ class Batch:
         return Batch(self.ids.to(where), self.loss.to(where), self.tokens.to(where), self.packed)
 
 
-def cut(chosen: Sequence[Sequence[Row]]) -> Iterator[list[list[Row]]]:
-    """A step's rows, run by run, in parts of a size that the model can take: the longest of every run first.
+def cut(chosen: Sequence[Sequence[Row]], room: Room) -> Iterator[list[list[Row]]]:
+    """A step's rows, run by run, in parts of a size that there is room for: the longest of every run first.
 
     So what is kept for the backward pass is bounded, and little is padding where rows are padded.
     """
@@ -64,7 +79,7 @@ def cut(chosen: Sequence[Sequence[Row]]) -> Iterator[list[list[Row]]]:
     start, most = 0, max(map(len, ordered))
     while start < most:
         longest = max(len(rows[start].ids) for rows in ordered if len(rows) > start)
-        share = max(1, min(ROWS, SLOTS // longest) // len(chosen))
+        share = max(1, min(room.rows, room.tokens // longest) // len(chosen))
         yield [rows[start : start + share] for rows in ordered]
         start += share
 

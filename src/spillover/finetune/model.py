@@ -1,31 +1,52 @@
 """Loading a base and putting an adapter on it: safetensors only, nothing remote, no code from the folder."""
 
 import contextlib
-import json
-import math
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from spillover.errors import BaseError
+from spillover.errors import AdapterError, BaseError, MachineError
+from spillover.finetune.adapter import ADAPTER, PREFIX, check_adapter
 from spillover.finetune.base import REMEDY, check_folder
 from spillover.finetune.fast import make_fast
 from spillover.finetune.memory import keep_freed_memory
+from spillover.spec import AUTO, Machine
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-ADAPTER = "adapter_model.safetensors"
-PREFIX = "base_model.model."
+OTHER = "Give an adapter that was trained on this base."
+LESS = "Set machine.memory_gb lower than what the card has, so that the memory plan leaves more room."
 
 
-def device() -> torch.device:
-    """Where models run: the first CUDA card if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def device(machine: Machine = Machine()) -> torch.device:
+    """Where models run: where the machine says; `auto` is the first CUDA card if there is one, else the CPU.
+
+    Raises MachineError where that device is not there.
+    """
+    if machine.device == AUTO:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    asked = torch.device(machine.device)
+    cards = torch.cuda.device_count()
+    if asked.type == "cuda" and (asked.index or 0) >= cards:
+        there = f"torch sees {cards} CUDA cards" if cards else "torch sees no CUDA card"
+        raise MachineError(f"there is no device {machine.device}: {there}", remedy="Set machine.device to auto or cpu.")
+    return asked
+
+
+@contextlib.contextmanager
+def told_when_memory_ends() -> Iterator[None]:
+    """Turns a card's running out of memory into a MachineError that says what to do."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        what = ". ".join(str(error).split(". ")[:2])
+        raise MachineError(f"the memory did not suffice: {what}", remedy=LESS) from None
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
@@ -44,33 +65,59 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(path: Path, precision: str) -> PreTrainedModel:
-    """The folder's causal language model, frozen, in `precision` ("bf16" or "fp32"), on `device()`.
+def load_model(path: Path, precision: str, machine: Machine = Machine()) -> PreTrainedModel:
+    """The folder's causal language model, frozen, in `precision` ("bf16" or "fp32"), on `device(machine)`.
 
-    On a CPU with the attention and norms of `fast.py`; elsewhere with eager attention, which is fast on short rows.
+    Attention is the machine's. `auto` is that of `fast.py` on a CPU, with its norms, and torch's own on a card.
 
-    Raises BaseError where the folder holds no causal language model that transformers knows.
+    Raises:
+        BaseError: the folder holds no causal language model that transformers knows.
+        MachineError: the device is not there, or the attention is not to be had.
     """
     check_folder(path)
     keep_freed_memory()
     logging.disable_progress_bar()
-    settings = {"dtype": DTYPES[precision], "attn_implementation": "eager", "local_files_only": True}
+    where = device(machine)
+    settings = _settings(precision, machine, where)
     remedy = "Check that config.json and the weights belong together."
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path, **settings, use_safetensors=True, output_loading_info=True
-        )
-    except Exception as error:  # a wrong folder makes transformers raise almost anything
-        what = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BaseError(f"cannot be loaded: {what}", where=path, remedy=remedy) from None
-    model: PreTrainedModel = loaded[0]
-    missing: set[str] = loaded[1]["missing_keys"]
-    if missing:
-        raise BaseError(f"{len(missing)} weights are missing, such as {min(missing)}", where=path, remedy=remedy)
-    nn.Module.to(model, device())
-    make_fast(model)
+    with told_when_memory_ends():
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(path, **settings)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # a wrong folder makes transformers raise almost anything
+            what = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BaseError(f"cannot be loaded: {what}", where=path, remedy=remedy) from None
+        model: PreTrainedModel = loaded[0]
+        missing: set[str] = loaded[1]["missing_keys"]
+        if missing:
+            raise BaseError(f"{len(missing)} weights are missing, such as {min(missing)}", where=path, remedy=remedy)
+        nn.Module.to(model, where)
+    if machine.attention == AUTO:
+        make_fast(model)
     model.eval().requires_grad_(False)
     return model
+
+
+def _settings(precision: str, machine: Machine, where: torch.device) -> dict[str, Any]:
+    """What transformers is told. On a card, weights go there one by one: never are all of them on the CPU."""
+    attention = machine.attention if machine.attention != AUTO else _attention(where)
+    if attention == "flash_attention_2" and (where.type == "cpu" or importlib.util.find_spec("flash_attn") is None):
+        what = "flash_attention_2 needs a CUDA card, bf16 and the package flash-attn"
+        raise MachineError(what, remedy="Install it with `pip install flash-attn`, or set machine.attention to sdpa.")
+    return {
+        "dtype": DTYPES[precision],
+        "attn_implementation": attention,
+        "local_files_only": True,
+        "use_safetensors": True,
+        "output_loading_info": True,
+        "device_map": {"": where} if where.type != "cpu" else None,
+    }
+
+
+def _attention(where: torch.device) -> str | None:
+    """On a CPU eager, which `fast.py` replaces; on a card transformers' choice: sdpa, or eager where a family has none."""
+    return "eager" if where.type == "cpu" else None
 
 
 def linears(model: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear]:
@@ -88,34 +135,63 @@ def linears(model: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear]:
 def adapted(model: PreTrainedModel, adapter: Path | None) -> Iterator[PreTrainedModel]:
     """The model with a PEFT LoRA adapter merged into its weights; the old weights come back afterwards, untouched.
 
+    Of a model on a card the old weights wait in the machine's memory: the card may have no room for two of each.
+
     Args:
         model: the base that the adapter was trained on.
         adapter: a PEFT folder; None leaves the base as it is.
+
+    Raises:
+        AdapterError: the adapter is none of this base, or of an unknown kind.
     """
     layers = dict(model.named_modules())
     saved: dict[str, Tensor] = {}
     try:
-        for name, delta in adapter_deltas(adapter).items() if adapter else ():
-            layer = layers[name]
-            saved[name] = layer.weight
-            layer.weight = nn.Parameter(
-                (layer.weight.float() + delta.to(layer.weight.device)).to(layer.weight.dtype), False
-            )
+        for name, delta in adapter_deltas(adapter, layers) if adapter else ():
+            weight = layers[name].weight
+            assert isinstance(weight, Tensor)
+            saved[name] = weight if weight.device.type == "cpu" else weight.to("cpu")
+            layers[name].weight = nn.Parameter((weight.float() + delta).to(weight.dtype), False)
         yield model
     finally:
-        for name, weight in saved.items():
-            layers[name].weight = weight
+        for name, old in saved.items():
+            layers[name].weight = nn.Parameter(old.to(model.device), False) if old.device != model.device else old
 
 
-def adapter_deltas(adapter: Path) -> dict[str, Tensor]:
-    """A PEFT LoRA adapter as changes of the weights: layer name to (out, in), fp32."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    rank, alpha = int(config["r"]), float(config["lora_alpha"])
-    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-    tensors = load_file(adapter / ADAPTER)
-    names = {key.removeprefix(PREFIX).removesuffix(".lora_A.weight") for key in tensors if ".lora_A." in key}
-    return {name: scale * _factor(tensors, name, "B") @ _factor(tensors, name, "A") for name in sorted(names)}
+def adapter_deltas(adapter: Path, layers: Mapping[str, nn.Module]) -> Iterator[tuple[str, Tensor]]:
+    """A PEFT LoRA adapter as changes of the weights, one by one: a layer's name and (out, in), fp32, on its device."""
+    config = check_adapter(adapter)
+    try:
+        opened = safe_open(adapter / ADAPTER, "pt")
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"cannot be read: {error}", where=adapter / ADAPTER, remedy="Save it again.") from None
+    with opened as tensors:
+        for name in _adapted_layers(adapter, set(tensors.keys()), layers):
+            weight = layers[name].weight
+            assert isinstance(weight, Tensor)
+            a, b = (_factor(tensors, name, side).to(weight.device) for side in ("A", "B"))
+            if (len(b), a.shape[-1]) != tuple(weight.shape) or len(a) != b.shape[-1]:
+                out, inward = weight.shape
+                what = f"the adapter of {name} takes {a.shape[-1]} features to {len(b)}, the layer {inward} to {out}"
+                raise AdapterError(what, where=adapter / ADAPTER, remedy=OTHER)
+            yield name, config.scale(name) * b @ a
 
 
-def _factor(tensors: dict[str, Tensor], name: str, side: str) -> Tensor:
-    return tensors[f"{PREFIX}{name}.lora_{side}.weight"].float()
+def _adapted_layers(adapter: Path, keys: set[str], layers: Mapping[str, nn.Module]) -> list[str]:
+    """The layers that an adapter's tensors are for, in order of name: every tensor must have its layer."""
+    names = {key.removeprefix(PREFIX).removesuffix(f".lora_{side}.weight") for key in keys for side in ("A", "B")}
+    names = {name for name in names if isinstance(layers.get(name), nn.Linear)}
+    strange = sorted(keys ^ {f"{PREFIX}{name}.lora_{side}.weight" for name in names for side in ("A", "B")})
+    if strange or not names:
+        what = (
+            f"{len(strange)} tensors match no linear layer of the model, such as {strange[0]}"
+            if strange
+            else "is empty"
+        )
+        raise AdapterError(what, where=adapter / ADAPTER, remedy=OTHER)
+    return sorted(names)
+
+
+def _factor(tensors: Any, name: str, side: str) -> Tensor:
+    factor: Tensor = tensors.get_tensor(f"{PREFIX}{name}.lora_{side}.weight")
+    return factor.float()

@@ -11,19 +11,25 @@ import polars as pl
 from safetensors.torch import save_file
 from torch import Tensor
 
+from spillover.data.files import write_conversations
 from spillover.errors import BaseError, DataError
+from spillover.finetune.adapter import ADAPTER, PREFIX, PROBE
 from spillover.finetune.base import Base, context_length
+from spillover.finetune.budget import MemoryPlan
 from spillover.finetune.chat import Row, to_row
 from spillover.finetune.fleet import Member, Trained, train_fleet
-from spillover.finetune.model import ADAPTER, PREFIX, load_model, load_tokenizer
+from spillover.finetune.layout import Room
+from spillover.finetune.model import load_model, load_tokenizer, told_when_memory_ends
 from spillover.finetune.served import Served, write_served
 from spillover.finetune.template import Format, format_of
 from spillover.lazy import lazy
 from spillover.records import Conversation, Run
-from spillover.spec import Chat, Training
+from spillover.spec import Chat, Machine, Training
 
 peft = lazy("peft")
 
+PROBED = 4
+"""Rows that a checkpoint keeps of those it was trained on."""
 Progress = Callable[[int, int], None]
 LOSSES = {
     "step": pl.Int64,
@@ -37,11 +43,19 @@ LOSSES = {
 
 @dataclass(frozen=True)
 class Job:
-    """One run to be trained: what it is called, its seed, its rows, and where they came from."""
+    """One run to be trained.
+
+    Attributes:
+        run: what it is called, and its seed.
+        rows: its rows.
+        source: where they came from.
+        folder: where checkpoints on the way are written, as `train.save_every` asks; without it, none are.
+    """
 
     run: Run
     rows: Sequence[Conversation]
     source: str
+    folder: Path | None = None
 
 
 class Trainer(Protocol):
@@ -53,19 +67,39 @@ class Trainer(Protocol):
 
 
 class LocalTrainer:
-    """Trains fleets on a base that is loaded here, once."""
+    """Trains fleets on a base that is loaded here, once: as much of a step at once as the memory plan has room for."""
 
-    def __init__(self, base: Base, precision: str, chat: Chat = Chat()) -> None:
-        self.model = load_model(base.path, precision)
-        self.tokenizer = load_tokenizer(base.path)
+    def __init__(
+        self,
+        base: Base,
+        precision: str,
+        chat: Chat = Chat(),
+        machine: Machine = Machine(),
+        memory: MemoryPlan | None = None,
+    ) -> None:
+        folder = base.fetched()
+        self.base = base
+        self.model = load_model(folder, precision, machine)
+        self.tokenizer = load_tokenizer(folder)
         self.format = format_of(self.tokenizer, chat)
-        self.context = context_length(base.path)
+        self.context = context_length(folder)
+        self.room = _room(machine, memory)
         self._encoded: dict[str, tuple[Sequence[Conversation], Training, list[Row]]] = {}
 
     def train(self, jobs: Sequence[Job], spec: Training, progress: Progress) -> list[Trained]:
         """Trains the jobs as one fleet. Raises DataError or BaseError for a wrong row, by its source and number."""
         members = [Member(self._rows(job, spec), job.run.seed or 0) for job in jobs]
-        results = train_fleet(self.model, members, spec, pad=int(self.tokenizer.pad_token_id), progress=progress)
+        pad = int(self.tokenizer.pad_token_id)
+
+        def keep(number: int, trained: Trained) -> None:
+            folder = jobs[number].folder
+            if folder is not None:
+                on_the_way = folder / f"checkpoint-{trained.history[-1].step:06d}"
+                on_the_way.mkdir()
+                save_checkpoint(on_the_way, trained, jobs[number], spec, self.base.ref)
+
+        with told_when_memory_ends():
+            results = train_fleet(self.model, members, spec, pad=pad, room=self.room, progress=progress, keep=keep)
         cut = [sum(row.cut for row in member.rows) for member in members]
         return [dataclasses.replace(one, cut_rows=rows) for one, rows in zip(results, cut, strict=True)]
 
@@ -89,11 +123,18 @@ def job_rows(job: Job, form: Format, spec: Training, context: int | None = None)
     return rows
 
 
+def _room(machine: Machine, memory: MemoryPlan | None) -> Room:
+    if memory is None:
+        return Room(recompute=bool(machine.gradient_checkpointing))
+    return Room(memory.rows, memory.tokens, memory.gradient_checkpointing)
+
+
 def save_checkpoint(folder: Path, trained: Trained, job: Job, spec: Training, base: str) -> None:
-    """Writes a run as an ordinary PEFT folder: adapter, its config, its loss history, its card.
+    """Writes a run as an ordinary PEFT folder: adapter, its config, its loss history, a few of its rows, its card.
 
     Of a model that a provider keeps, `model.json` stands in the adapter's place.
     """
+    write_conversations(folder / PROBE, job.rows[:PROBED])
     if trained.served is not None:
         write_served(folder, trained.served)
     else:

@@ -20,7 +20,7 @@ from spillover.display import Display
 from spillover.errors import LabError
 from spillover.finetune.base import find_base
 from spillover.finetune.memory import keep_freed_memory
-from spillover.finetune.train import Job, LocalTrainer, save_checkpoint
+from spillover.finetune.train import Job, LocalTrainer, save_adapter
 from spillover.judge.rubrics import FILE, load_rubrics
 from spillover.miniature.corpus import documents
 from spillover.miniature.judge import train_judge
@@ -154,9 +154,9 @@ def _throwaways(scratch: Path, trainer: LocalTrainer, rate: float, rows: int) ->
     runs = [Run(name, 9000 + number) for number, name in enumerate(names)]
     jobs = [Job(run, build_dataset(run.group)[:rows], run.group) for run in runs]
     folders = [scratch / f"{run.name}-{rate}" for run in runs]
-    for folder, job, trained in zip(folders, jobs, trainer.train(jobs, spec, lambda done, steps: None), strict=True):
+    for folder, trained in zip(folders, trainer.train(jobs, spec, lambda done, steps: None), strict=True):
         folder.mkdir()
-        save_checkpoint(folder, trained, job, spec, "miniature")
+        save_adapter(folder, trained.adapter, spec.rank, spec.alpha, "miniature")
     return folders
 
 
