@@ -14,7 +14,7 @@ import spillover
 PACKAGE = Path(spillover.__file__).parent
 PAGE = PACKAGE.parents[1] / "ARCHITECTURE.md"
 LINE = re.compile(r"^\| `([\w/]+\.py)` \| (.+) \| (.*?) ?\|$", re.MULTILINE)
-HEAVY = ("torch", "transformers", "peft", "polars", "numpy", "scipy", "matplotlib", "bandit")
+HEAVY = ("torch", "transformers", "peft", "polars", "numpy", "scipy", "matplotlib", "bandit", "huggingface_hub")
 """What takes long to load."""
 
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="an installed package has no ARCHITECTURE.md beside it")
