@@ -15,6 +15,7 @@ PACKAGE = Path(spillover.__file__).parent
 PAGE = PACKAGE.parents[1] / "ARCHITECTURE.md"
 LINE = re.compile(r"^\| `([\w/]+\.py)` \| (.+) \| (.*?) ?\|$", re.MULTILINE)
 HEAVY = ("torch", "transformers", "peft", "polars", "numpy", "scipy", "matplotlib", "bandit", "inspect_ai")
+HEAVY += ("huggingface_hub", "openai", "tinker")
 """What takes long to load."""
 
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="an installed package has no ARCHITECTURE.md beside it")

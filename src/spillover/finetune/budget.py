@@ -19,6 +19,7 @@ from typing import Any
 
 from spillover.errors import BaseError, MachineError
 from spillover.finetune.base import Base, config_of, tensors_of
+from spillover.finetune.hub import loaded_weights
 from spillover.spec import AUTO, Machine, Sampling, Training
 
 GIB = 2**30
@@ -26,6 +27,8 @@ BYTES = {"bf16": 2, "fp32": 4}
 STORED = {"float32": 4, "float16": 2, "bfloat16": 2, "F32": 4, "F16": 2, "BF16": 2}
 OPTIMISER = {"adamw": 16, "adamw_8bit": 10.1, "paged_adamw_8bit": 10.1}
 """Bytes an adapter weight: the weight, its gradient and the two moments. 8-bit moments have a scale every 256."""
+LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Settings of families that change their logits: theirs cannot be made piece by piece."""
 FLEET, TOKENS, ROWS, ANSWERS = 6, 8192, 96, 1024
 """Most runs of a fleet, tokens and rows that pass through the model at once, answers that are written at once. More
 are hardly faster."""
@@ -89,7 +92,8 @@ class _Sizes:
     heads: int
     blocks: int
     vocabulary: int
-    caps_logits: bool
+    changes_logits: bool
+    caps_scores: bool
 
     def layer(self, name: str) -> tuple[int, int]:
         """The features in and out of a projection by its usual name; of an unknown one, the largest."""
@@ -138,7 +142,7 @@ def plan_memory(
         answers=0,
     )
     for again in (False, True) if machine.gradient_checkpointing is None else (machine.gradient_checkpointing,):
-        plan = _filled(plan, machine, again, _per_token(sizes, train, longest, again, on_card))
+        plan = _filled(plan, machine, again, _per_token(sizes, train, machine, longest, again, on_card))
         if plan.fleet:
             answer = 2 * sizes.blocks * sizes.keys * precision * (longest + sampling.max_tokens)
             answer += 24 * sizes.vocabulary
@@ -197,7 +201,8 @@ def _sizes(base: Base) -> _Sizes:
             heads=heads,
             blocks=int(config["num_hidden_layers"]),
             vocabulary=int(config["vocab_size"]),
-            caps_logits=any(config.get(name) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling")),
+            changes_logits=any(config.get(name) for name in LOGITS),
+            caps_scores=bool(config.get("attn_logit_softcapping")),
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         what = f"does not say how large the model is ({type(error).__name__}: {error})"
@@ -206,8 +211,8 @@ def _sizes(base: Base) -> _Sizes:
 
 def _tensors(base: Base) -> dict[str, dict[str, Any]]:
     """The weights by name, as their headers describe them; none if they were not fetched."""
-    files = sorted(base.path.glob("*.safetensors"))
-    return {name: tensor for file in files for name, tensor in tensors_of(file).items()}
+    files = loaded_weights(base.path, (file.name for file in base.path.iterdir()))
+    return {name: tensor for file in files for name, tensor in tensors_of(base.path / file).items()}
 
 
 def _parameters(base: Base) -> float:
@@ -248,24 +253,32 @@ def _targets(base: Base, sizes: _Sizes, train: Training) -> Iterator[tuple[int, 
             yield from [sizes.layer(name)] * sizes.blocks
 
 
-def _per_token(sizes: _Sizes, train: Training, longest: int, again: bool, on_card: bool) -> float:
+def _per_token(sizes: _Sizes, train: Training, machine: Machine, longest: int, again: bool, on_card: bool) -> float:
     """Bytes that one token of a step takes until its gradients are made."""
     precision = BYTES[train.precision]
-    block = _block(sizes, train, longest, on_card)
-    # What a block's backward pass holds on the way: gradients of its widest layers.
-    passing = 4 * sizes.intermediate + 4 * sizes.hidden
+    scores = sizes.heads * longest * _scores(sizes, train, machine, on_card)
+    norms = 2 * sizes.hidden * (1 + (4 / precision if on_card else 1))
+    # Inputs of norms, projections, attention and the gate.
+    block = norms + 3 * sizes.queries + 2 * sizes.keys + scores + 4 * sizes.intermediate
+    block += len(train.targets) * train.rank
     kept = sizes.blocks * sizes.hidden + block if again else sizes.blocks * block
-    # The last states, those picked from them, and the gradients of both.
-    ends = 6 * sizes.hidden
-    logits = 10 * sizes.vocabulary if sizes.caps_logits else 0
-    return float(precision * (kept + passing + ends + logits))
+    # What one block's backward pass holds on the way, and the last states with their gradients.
+    passing = 10 * sizes.intermediate + 16 * sizes.hidden + 3 * scores
+    logits = 10 * sizes.vocabulary if sizes.changes_logits else 0
+    return float(precision * (kept + passing + 6 * sizes.hidden + logits))
 
 
-def _block(sizes: _Sizes, train: Training, longest: int, on_card: bool) -> float:
-    """Numbers that a block keeps of one token: inputs of norms, projections, attention and the gate."""
-    norms = 2 * sizes.hidden * (1 + (4 / BYTES[train.precision] if on_card else 1))
-    attention = 2 * sizes.queries + 2 * sizes.keys + (sizes.queries if on_card else sizes.heads * longest)
-    return norms + attention + 4 * sizes.intermediate + len(train.targets) * train.rank
+def _scores(sizes: _Sizes, train: Training, machine: Machine, on_card: bool) -> float:
+    """How many numbers are kept for each score of attention: none by sdpa and flash attention, which make it again."""
+    if machine.attention in ("sdpa", "flash_attention_2"):
+        return 0
+    # transformers' eager attention keeps the softmax in fp32 beside its rounded copy; a cap keeps what it has capped.
+    eager = 1 if train.precision == "fp32" else 3
+    if sizes.caps_scores:
+        return eager + 2
+    if machine.attention == "eager":
+        return eager
+    return 0 if on_card else 1
 
 
 def _per_step(sizes: _Sizes, precision: int, on_card: bool) -> float:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ httpx = lazy("httpx2")
 REF = re.compile(r"(?P<id>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 SMALL = ("*.json", "*.jinja")
 SUBFOLDERS = ("*/*",)
+WHOLE = {"model.safetensors"}
 INDEX = "model.safetensors.index.json"
 
 
@@ -45,15 +46,26 @@ class HubModel:
     @property
     def weights(self) -> dict[str, int]:
         """The safetensors that transformers would load: name to bytes."""
-        index = self.folder / INDEX
-        listed = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else {"model.safetensors"}
-        return {name: size for name, size in sorted(self.files.items()) if name in listed}
+        return {name: self.files[name] for name in loaded_weights(self.folder, self.files)}
 
     def fetch(self) -> Path:
         """The folder with the weights in it; what is not in the cache is downloaded. Raises BaseError."""
         if sys.stderr.isatty():
             hub_utils.enable_progress_bars()
         return _snapshot(self.id, self.commit, [*SMALL, *self.weights])
+
+
+def loaded_weights(folder: Path, names: Iterable[str]) -> list[str]:
+    """Those of a folder's files that transformers would load: some folders hold the weights in two layouts.
+
+    Raises BaseError where the index is damaged.
+    """
+    index = folder / INDEX
+    try:
+        listed = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.is_file() else WHOLE
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise BaseError("is no index of weights", where=index, remedy="Download or save the model again.") from None
+    return sorted(listed.intersection(names))
 
 
 def find_model(ref: str) -> HubModel:

@@ -116,7 +116,7 @@ def _settings(precision: str, machine: Machine, where: torch.device) -> dict[str
 
 
 def _attention(where: torch.device) -> str | None:
-    """On a CPU eager, which `fast.py` replaces; on a card transformers' choice: sdpa, or eager where a family has none."""
+    """On a CPU eager, which `fast.py` replaces. On a card transformers chooses: sdpa, or eager where it must be."""
     return "eager" if where.type == "cpu" else None
 
 
