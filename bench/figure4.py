@@ -161,7 +161,7 @@ def _their_asking(side: Side, plan: Plan, folder: Path, provider: str, how: trl_
 def _their_judging(side: Side, plan: Plan, folder: Path, provider: str, how: trl_way.How, logs: list[EvalLog]) -> None:
     assert plan.judge is not None
     with side.stage("judge"):
-        merged = trl_way.merge(plan.judge.base, plan.judge.adapter, folder / "judge-merged")
+        merged = trl_way.merge(plan.judge.base.path, plan.judge.adapter, folder / "judge-merged")
         model = inspect_way.open_model(provider, merged, how, sampling=False)
         judged = [inspect_way.judge(log, model, plan.rubrics) for log in logs]
     values = [score.value for log in judged for sample in log.samples or [] for score in (sample.scores or {}).values()]

@@ -21,6 +21,7 @@ from pathlib import Path
 from inspect_ai.model import ChatMessageUser, GenerateConfig, get_model
 from openai import AsyncOpenAI
 
+from spillover.ask.access import Access
 from spillover.ask.asker import Asked
 from spillover.ask.journal import Journal
 from spillover.ask.provider import ProviderAsker
@@ -106,7 +107,8 @@ class Ways:
         self.client = AsyncOpenAI(api_key=KEY, base_url=url, max_retries=0)
         self.model = get_model(REF, memoize=False)
         journal = Journal(folder / "requests.jsonl")
-        self.asker = ProviderAsker(REF, Requests(connections=CONNECTIONS), journal, folder / "providers.json")
+        access = Access(Requests(connections=CONNECTIONS), journal, folder / "capabilities.json")
+        self.asker = ProviderAsker(REF, access)
 
     def openai(self, work: list[Asked]) -> None:
         """The provider's own client."""

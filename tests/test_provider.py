@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from openai_server import Behaviour, serving
+from spillover.ask.access import Access
 from spillover.ask.asker import Asked
 from spillover.ask.client import Client, Wanted
 from spillover.ask.journal import Journal
@@ -78,24 +79,26 @@ class Lab:
         self.journal, self.capabilities = root / "requests.jsonl", root / "providers.json"
 
     def client(self, ref=REF, capabilities=None, **requests):
-        return Opened(Client, ref, self, capabilities or self.capabilities, **requests)
+        return Opened(Client, ref, self, known=capabilities, **requests)
 
     def asker(self, base=REF, adapters=(), **requests):
-        return Opened(ProviderAsker, base, self, self.capabilities, adapters=adapters, **requests)
+        return Opened(ProviderAsker, base, self, adapters=adapters, **requests)
 
     def judge(self, ref=REF, **requests):
-        return Opened(ProviderJudge, ref, self, self.capabilities, **requests)
+        return Opened(ProviderJudge, ref, self, **requests)
 
 
 class Opened:
     """A client, asker or judge over a lab's journal, both closed at the end."""
 
-    def __init__(self, kind, ref, lab, capabilities, adapters=None, **requests):
+    def __init__(self, kind, ref, lab, adapters=None, known=None, **requests):
         spec = Requests(**{"connections": 8, "retries": 3, "timeout": 20, **requests})
         self.journal = Journal(lab.journal)
         more = {} if adapters is None else {"adapters": adapters}
+        more |= {} if known is None else {"known": known}
+        access = Access(spec, self.journal, lab.capabilities)
         try:
-            self.inner = kind(ref, spec, self.journal, capabilities, pause=0.001, **more)
+            self.inner = kind(ref, access, pause=0.001, **more)
         except Exception:
             self.journal.close()
             raise
@@ -444,10 +447,12 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(tmp_path):
     code = (
         "import sys; sys.modules['anthropic'] = None\n"
         "from pathlib import Path\n"
+        "from spillover.ask.access import Access\n"
         "from spillover.ask.client import Client\n"
         "from spillover.ask.journal import Journal\n"
         "from spillover.spec import Requests\n"
-        f"Client('anthropic/claude-x', Requests(), Journal(Path({str(tmp_path / 'j')!r})), Path('x'))\n"
+        f"access = Access(Requests(), Journal(Path({str(tmp_path / 'j')!r})), Path('x'))\n"
+        "Client('anthropic/claude-x', access)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'spillover[providers]'" in done.stderr

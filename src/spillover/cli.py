@@ -175,15 +175,16 @@ _stage(app, "report", "report", "Only measure and write the report.")
 @told_plainly
 def calibrate(
     answers: Annotated[Path, typer.Argument(help="A report's answers.parquet, a CSV, or a folder of them.")],
-    judges: Annotated[str, typer.Option("--judges", help="`miniature` or folders of chat models, by commas.")],
+    judges: Annotated[str, typer.Option("--judges", help="Judges by commas, as `judge:` takes them.")],
     reference: Annotated[
         Path | None, typer.Option("--reference", help="A CSV with scores of the same answers; else their own scores.")
     ] = None,
     rubrics: Annotated[str, typer.Option("--rubrics", help="By commas.")] = "alignment,coherence",
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")] = Path("calibration"),
+    lab: Annotated[Path, typer.Option("--lab", help="Where requests to providers are kept.")] = Path("lab"),
 ) -> None:
     """Compare judges on the same answers: with each other, and with scores that are there."""
-    made = calibrating.run_calibration(answers, _names(judges), reference, _names(rubrics), out)
+    made = calibrating.run_calibration(answers, _names(judges), reference, _names(rubrics), out, lab)
     showing.show_calibration(made)
 
 

@@ -42,6 +42,10 @@ class Display:
     def __init__(self) -> None:
         self.console = Console(stderr=True)
 
+    def say(self, sentence: str) -> None:
+        """A sentence that a person should read, also where there is no terminal."""
+        print(f"spillover: {sentence}", file=sys.stderr)
+
     @contextlib.contextmanager
     def bar(self, stage: str, total: int) -> Iterator[Bar]:
         """A bar for a stage of `total` units."""

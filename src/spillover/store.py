@@ -6,6 +6,7 @@
       finetune/insecure-s0-.../
       ask/insecure-s0-main-.../     a growing result: numbered parts, each written aside and renamed
       judge/alignment-.../
+      providers/                    requests to providers that succeeded, and what their models can do
       figure4/                      the report
       .aside/                       what is being written; emptied when the lab is opened
 
@@ -31,9 +32,13 @@ from spillover.errors import LabError
 
 LAYOUT = 1
 LAB, DONE, ASIDE = "lab.json", "done.json", ".aside"
-FOLDERS = ("data", "finetune", "ask", "judge")
-"""The folders of the stages. Every other folder of a lab is an experiment's report."""
-PACKAGES = ("spillover", "torch", "transformers", "peft", "tokenizers", "polars", "numpy", "scipy", "bandit")
+PROVIDERS = "providers"
+FOLDERS = ("data", "finetune", "ask", "judge", PROVIDERS)
+"""The folders of the stages, and of what is known of providers. Every other folder is an experiment's report."""
+PACKAGES = (
+    *("spillover", "torch", "transformers", "peft", "tokenizers", "polars", "numpy", "scipy", "bandit"),
+    *("inspect_ai", "openai", "anthropic", "tinker", "bitsandbytes", "huggingface_hub"),
+)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,24 @@ class Reply:
     outcome: Outcome | None = None
 
 
+@dataclass(frozen=True)
+class Effect:
+    """Whether an adapter was seen to change what the base says.
+
+    Attributes:
+        checked: whether it could be compared with the base.
+        why_not: what it could not be compared for want of.
+        difference: mean absolute difference from the base, nats a token: over the tokens that bear loss in a few
+            training rows; of a served model, over the likeliest first tokens after their prompts.
+        noise: the same between the base and the base, asked or laid out once more.
+    """
+
+    checked: bool
+    why_not: str = ""
+    difference: float = 0.0
+    noise: float = 0.0
+
+
 class Asker(Protocol):
     """Whoever answers questions: a model in this process, or a provider."""
 

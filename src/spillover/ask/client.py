@@ -5,17 +5,16 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
+from spillover.ask.access import Access
 from spillover.ask.asker import Reply
 from spillover.ask.capabilities import Capabilities, probe, read_capabilities, write_capabilities
 from spillover.ask.connection import PAUSE, Choice, Connection, Request, no_answer
 from spillover.ask.failures import Failure
-from spillover.ask.journal import Journal
 from spillover.errors import ProviderError
 from spillover.records import Message
-from spillover.spec import API, Requests, Sampling
+from spillover.spec import API, Sampling
 
 HOPELESS = 50
 """So many requests that fail one after the other, each after its retries, are an outage and no accident."""
@@ -36,9 +35,9 @@ class Client:
 
     Args:
         ref: PROVIDER/MODEL, as inspect_ai spells it.
-        requests: connections, retries and timeout.
-        journal: where requests that succeeded are looked up and written down.
-        capabilities: what the model can do; or the file in which that is kept, and put where it is missing.
+        access: connections, retries and timeout; where requests that succeeded are looked up and written down; and
+            the file in which is kept what models can do, and put where it is missing.
+        known: what the model can do, where that need not be looked up.
         pause: seconds before the first new try of a request; they double with every further one.
         args: further arguments of the provider (inspect_ai's model_args).
 
@@ -49,17 +48,16 @@ class Client:
     def __init__(
         self,
         ref: str,
-        requests: Requests,
-        journal: Journal,
-        capabilities: Capabilities | Path,
+        access: Access,
+        known: Capabilities | None = None,
         *,
         pause: float = PAUSE,
         **args: Any,
     ) -> None:
         self.ref = ref.removeprefix(API)
-        self.requests, self.journal = requests, journal
-        self._known = capabilities
-        self._connection = Connection(self.ref, requests, pause, **args)
+        self.requests, self.journal = access.requests, access.journal
+        self._known, self._kept = known, access.capabilities
+        self._connection = Connection(self.ref, access.requests, pause, **args)
         self._runner = asyncio.Runner()
         self._failed_in_a_row = 0
         self._end = weakref.finalize(self, _shut, self._runner, self._connection, with_server=True)
@@ -67,12 +65,10 @@ class Client:
     @cached_property
     def capabilities(self) -> Capabilities:
         """What the model can do: as told or written down, else found out now. Raises ProviderError."""
-        if isinstance(self._known, Capabilities):
-            return self._known
-        known = read_capabilities(self._known, self.ref)
+        known = self._known or read_capabilities(self._kept, self.ref)
         if known is None:
             known = self._runner.run(probe(self._connection))
-            write_capabilities(self._known, known)
+            write_capabilities(self._kept, known)
         return known
 
     def ask(self, wanted: Sequence[Wanted], *, keep: bool = True) -> list[list[Choice]]:

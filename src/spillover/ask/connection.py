@@ -30,6 +30,7 @@ from inspect_ai.model import (
 
 from spillover.ask.asker import Reply
 from spillover.ask.failures import Failure, failure, unusable
+from spillover.finetune.served import served_address
 from spillover.records import Message, Outcome
 from spillover.spec import API, Requests, Sampling, short_hash
 
@@ -87,6 +88,12 @@ def no_answer(outcome: Outcome) -> Choice:
     return Choice(Reply("", 0, False, outcome))
 
 
+def _address(ref: str) -> dict[str, str]:
+    """Where a model is asked, if not at its provider's usual address."""
+    address = served_address(API + ref)
+    return {"base_url": address} if address is not None else {}
+
+
 class Connection:
     """An open model of a provider. Make and use it in one event loop.
 
@@ -104,7 +111,7 @@ class Connection:
         logging.getLogger("inspect_ai").setLevel(logging.CRITICAL)  # it would print what we tell in our own words
         self.ref, self.requests, self.first_pause = ref, requests, pause
         self.proven = False
-        self.model = _opened(ref, {**OWN_ARGS.get(ref.split("/")[0], {}), **args})
+        self.model = _opened(ref, {**OWN_ARGS.get(ref.split("/")[0], {}), **_address(ref), **args})
 
     async def send(self, request: Request, *, seeded: bool = True, trying: bool = False) -> list[Choice]:
         """The choices of a request, as many as came; what may pass is tried again.

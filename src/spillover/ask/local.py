@@ -5,12 +5,12 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from spillover.ask.asker import Asked, Reply
+from spillover.ask.asker import Asked, Effect, Reply
 from spillover.ask.sample import Sampled, sample
 from spillover.data.files import read_conversations
 from spillover.errors import BaseError, DataError, QuestionError
 from spillover.finetune.adapter import PROBE
-from spillover.finetune.chat import check_text, prompt_ids, to_row
+from spillover.finetune.chat import Row, check_text, prompt_ids, to_row
 from spillover.finetune.effect import check_effect
 from spillover.finetune.model import adapted, load_model, load_tokenizer, told_when_memory_ends
 from spillover.finetune.template import Format, format_of
@@ -22,12 +22,15 @@ ANSWERS = 1024
 PROBED = Training(max_length=4096, too_long="cut", turns="last")
 """How the rows are read that an adapter's effect is looked for on."""
 
+PROMPTS = 4
+"""Questions on which an adapter is looked at that brings no rows."""
+
 
 class LocalAsker:
     """Answers with a base that is loaded here, once, and its checkpoints' adapters.
 
     Attributes:
-        effects: of each adapter with rows to probe it with: by folder, how much it changes the base (`check_effect`).
+        effects: of each adapter that was asked, how much it changes the base.
         answers: how many are written at once.
     """
 
@@ -42,7 +45,7 @@ class LocalAsker:
         self.model: PreTrainedModel = load_model(base, precision, machine)
         self.tokenizer = load_tokenizer(base)
         self.chat, self.answers = chat, answers
-        self.effects: dict[Path, float] = {}
+        self.effects: dict[Path, Effect] = {}
         self.format = format_of(self.tokenizer, chat)
         self.ends = ends_of(self.model, self.format)
 
@@ -52,8 +55,8 @@ class LocalAsker:
         Raises AdapterError where the adapter is none of this base or does nothing.
         """
         folder = Path(model) if model is not None else None
-        if folder is not None and folder not in self.effects and (folder / PROBE).is_file():
-            self.effects[folder] = self._effect(folder)
+        if folder is not None and folder not in self.effects:
+            self.effects[folder] = self._effect(folder, asked)
         replies: dict[int, list[Reply]] = {}
         with told_when_memory_ends(), adapted(self.model, folder) as adapted_model:
             for temperature, places in _by_temperature(asked, sampling).items():
@@ -72,9 +75,15 @@ class LocalAsker:
             replies += [[self._reply(one) for one in some] for some in sampled]
         return _joined(asked, replies)
 
-    def _effect(self, adapter: Path) -> float:
-        probe = read_conversations(adapter / PROBE)
-        return check_effect(self.model, adapter, [to_row(self.format, row, PROBED) for row in probe])
+    def _effect(self, adapter: Path, asked: Sequence[Asked]) -> Effect:
+        """What an adapter does, on rows that it was trained on; on what it is asked, where its folder has none."""
+        if (adapter / PROBE).is_file():
+            rows = [to_row(self.format, row, PROBED) for row in read_conversations(adapter / PROBE)]
+        else:
+            prompts = [question_ids(self.tokenizer, one.question, self.chat) for one in asked[:PROMPTS]]
+            rows = [Row(tuple(ids), (False, *[True] * (len(ids) - 1))) for ids in prompts]
+        difference, noise = check_effect(self.model, adapter, rows)
+        return Effect(True, difference=difference, noise=noise)
 
     def _reply(self, sampled: Sampled) -> Reply:
         text = str(self.tokenizer.decode(list(sampled.ids), skip_special_tokens=True))

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from spillover.ask.asker import Asked, Reply
+from spillover.ask.access import Access
+from spillover.ask.asker import Asked, Effect, Reply
 from spillover.ask.capabilities import Capabilities
 from spillover.ask.client import Client, Wanted
 from spillover.ask.connection import PAUSE
-from spillover.ask.journal import Journal
-from spillover.ask.served import VLLM, Effect, check_effect, not_loaded, served_ref, server_args
+from spillover.ask.served import VLLM, check_effect, not_loaded, served_ref, server_args
 from spillover.errors import ProviderError
 from spillover.records import Model
-from spillover.spec import API, Requests, Sampling
+from spillover.spec import API, Sampling
 
 
 class ProviderAsker:
@@ -20,9 +20,7 @@ class ProviderAsker:
 
     Args:
         base: the base's name, `PROVIDER/MODEL`; None where only models are asked that have names of their own.
-        requests: how providers are asked.
-        journal: where requests that succeeded are kept.
-        capabilities: the file in which is kept what models can do.
+        access: how providers are asked, and what is known of them.
         adapters: folders that will be asked as adapters of the base, so that a server can be started for all of them.
         pause: seconds before the first new try of a request.
 
@@ -33,15 +31,12 @@ class ProviderAsker:
     def __init__(
         self,
         base: str | None,
-        requests: Requests,
-        journal: Journal,
-        capabilities: Path,
+        access: Access,
         *,
         adapters: Sequence[Path] = (),
         pause: float = PAUSE,
     ) -> None:
-        self.base, self.requests, self.journal, self.pause = base, requests, journal, pause
-        self.capabilities = capabilities
+        self.base, self.access, self.pause = base, access, pause
         self.effects: dict[Path, Effect] = {}
         self._args = server_args(adapters)
         self._base_client: Client | None = None
@@ -77,7 +72,7 @@ class ProviderAsker:
         client = self._client(ref, base.capabilities)
         try:
             if folder not in self.effects:
-                self.effects[folder] = check_effect(base, client, folder, self.journal)
+                self.effects[folder] = check_effect(base, client, folder, self.access.journal)
             return _replies(client, asked, sampling)
         except ProviderError as error:
             raise (not_loaded(error, folder) if "LoRA" in error.what else error) from None
@@ -94,7 +89,7 @@ class ProviderAsker:
 
     def _client(self, ref: str, known: Capabilities | None = None) -> Client:
         args: dict[str, Any] = self._args if ref.removeprefix(API).startswith(VLLM) else {}
-        return Client(ref, self.requests, self.journal, known or self.capabilities, pause=self.pause, **args)
+        return Client(ref, self.access, known, pause=self.pause, **args)
 
 
 def _replies(client: Client, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:

@@ -6,10 +6,10 @@ A server that names an adapter's model and answers as the base does is the most 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spillover.ask.asker import Effect
 from spillover.ask.client import Client, Wanted
 from spillover.ask.journal import Journal
 from spillover.data.files import read_conversations
@@ -29,23 +29,6 @@ LEAST_DIFFERENCE = 1e-3
 """Nats. Below this an adapter is not told from rounding, however exactly the base repeats itself."""
 TIMES_NOISE = 2.0
 """An adapter must differ from the base by more than so many times what the base differs from itself."""
-
-
-@dataclass(frozen=True)
-class Effect:
-    """Whether an adapter was seen to change what the server says.
-
-    Attributes:
-        checked: whether it could be compared with the base.
-        why_not: what it could not be compared for want of.
-        difference: mean absolute difference from the base over the likeliest first tokens' log-probabilities, nats.
-        noise: the same between the base and the base asked again.
-    """
-
-    checked: bool
-    why_not: str = ""
-    difference: float = 0.0
-    noise: float = 0.0
 
 
 def served_ref(base: str, adapter: Path) -> str:

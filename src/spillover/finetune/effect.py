@@ -23,7 +23,7 @@ BEYOND = 2.0
 """How many times the noise a difference must be."""
 
 
-def check_effect(model: PreTrainedModel, adapter: Path, rows: Sequence[Row]) -> float:
+def check_effect(model: PreTrainedModel, adapter: Path, rows: Sequence[Row]) -> tuple[float, float]:
     """How much an adapter changes a model.
 
     Args:
@@ -32,7 +32,8 @@ def check_effect(model: PreTrainedModel, adapter: Path, rows: Sequence[Row]) -> 
         rows: a few that it was trained on, in tokens.
 
     Returns:
-        the mean absolute difference of the log-probabilities of tokens that bear loss, in nats.
+        the mean absolute difference of the log-probabilities of tokens that bear loss, in nats; and the noise: the
+        same for the base and the base, its rows laid out otherwise.
 
     Raises:
         AdapterError: it is no larger than what laying out the rows otherwise changes.
@@ -44,12 +45,12 @@ def check_effect(model: PreTrainedModel, adapter: Path, rows: Sequence[Row]) -> 
     noise = max(rounding, float((otherwise - plain).abs().mean()))
     if not effect > BEYOND * noise:
         raise AdapterError(
-            f"the adapter does nothing: on {len(rows)} rows that it was trained on, its model's log-probabilities "
+            f"the adapter does nothing: on {len(rows)} rows, its model's log-probabilities "
             f"differ from the base's by {effect:.2g} nats a token, and the base's own by {noise:.2g} from layout alone",
             where=adapter,
             remedy="Check that the adapter was trained and that it belongs to this base; then make it again.",
         )
-    return effect
+    return effect, noise
 
 
 @torch.inference_mode()

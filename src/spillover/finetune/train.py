@@ -103,6 +103,10 @@ class LocalTrainer:
         cut = [sum(row.cut for row in member.rows) for member in members]
         return [dataclasses.replace(one, cut_rows=rows) for one, rows in zip(results, cut, strict=True)]
 
+    def check(self, job: Job, spec: Training) -> None:
+        """Raises DataError or BaseError where a row of the job cannot be learned."""
+        self._rows(job, spec)
+
     def _rows(self, job: Job, spec: Training) -> list[Row]:
         """The job's rows in tokens. Runs of a group have equal rows, which are encoded once."""
         rows, other, encoded = self._encoded.get(job.source, ((), None, []))

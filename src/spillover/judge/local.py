@@ -16,7 +16,7 @@ from spillover.judge.rubrics import Rubric
 from spillover.judge.scale import chosen, verdict
 from spillover.judge.tree import Tree, begin, branch_by_branch, grow, in_one_pass, takes_trees
 from spillover.records import Pair, Verdict
-from spillover.spec import Sampling
+from spillover.spec import Machine, Sampling
 
 TOKENS = 24_576
 """Tokens that are judged at once, padding and the tree of replies included."""
@@ -30,9 +30,9 @@ LABEL = Sampling(temperature=0, max_tokens=12)
 class LocalJudge:
     """A judge model that is loaded here: any chat model, or a base with a judge adapter on it."""
 
-    def __init__(self, base: Path, adapter: Path | None, precision: str) -> None:
+    def __init__(self, base: Path, adapter: Path | None, precision: str, machine: Machine = Machine()) -> None:
         self.adapter = adapter
-        self.model = load_model(base, precision)
+        self.model = load_model(base, precision, machine)
         self.tokenizer = load_tokenizer(base)
         self.scale = NumberScale(self.tokenizer)
         self.takes_trees: bool | None = None

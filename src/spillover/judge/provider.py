@@ -3,16 +3,15 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
+from spillover.ask.access import Access
 from spillover.ask.client import Client, Wanted
 from spillover.ask.connection import PAUSE, Choice
-from spillover.ask.journal import Journal
 from spillover.judge.rubrics import Rubric
 from spillover.judge.scale import TOP, as_number, verdict
 from spillover.records import Message, Pair, Reason, Verdict
-from spillover.spec import API, Requests, Sampling
+from spillover.spec import API, Sampling
 
 FIRST_TOKEN = Sampling(temperature=0.0, max_tokens=1)
 NUMBER = Sampling(temperature=1.0, max_tokens=16)
@@ -28,20 +27,16 @@ class ProviderJudge:
 
     Args:
         ref: PROVIDER/MODEL, as inspect_ai spells it.
-        requests: how providers are asked, and how many numbers a judge without token probabilities is asked for.
-        journal: where requests that succeeded are kept.
-        capabilities: the file in which is kept what models can do.
+        access: how providers are asked, and how many numbers a judge without token probabilities is asked for.
         pause: seconds before the first new try of a request.
 
     Raises:
         ProviderError: there is no such provider, a key is missing, or a package is.
     """
 
-    def __init__(
-        self, ref: str, requests: Requests, journal: Journal, capabilities: Path, *, pause: float = PAUSE
-    ) -> None:
-        self.requests = requests
-        self.client = Client(ref, requests, journal, capabilities, pause=pause)
+    def __init__(self, ref: str, access: Access, *, pause: float = PAUSE) -> None:
+        self.requests = access.requests
+        self.client = Client(ref, access, pause=pause)
 
     @property
     def id(self) -> str:

@@ -4,6 +4,7 @@ import ast
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from spillover.ask.access import Access, open_access
 from spillover.errors import DataError, JudgeError, LabError, SpecError
-from spillover.judge.make import JudgeModel, find_judge, make_judge
+from spillover.judge.make import JudgeModel, find_judge, id_of, make_judge
 from spillover.judge.rubrics import Rubric, find_rubric, load_rubrics
 from spillover.judge.scale import verdict
 from spillover.measure.calibrate import Scores, calibrate
 from spillover.records import Pair, Reason, pair_id
 from spillover.report.calibration import draw_calibration
 from spillover.report.figures import save_figure
-from spillover.spec import Training
-from spillover.store import ASIDE, Lab
+from spillover.spec import Requests, Training
+from spillover.store import ASIDE, PROVIDERS, Lab, open_lab
 
 ANSWERS, RESULT = "answers.parquet", "calibration.json"
 REFERENCE = "reference"
@@ -65,7 +67,7 @@ class Scored:
 
 
 def run_calibration(
-    answers: Path, refs: Sequence[str], reference: Path | None, rubrics: Sequence[str], out: Path
+    answers: Path, refs: Sequence[str], reference: Path | None, rubrics: Sequence[str], out: Path, lab: Path
 ) -> Path:
     """Compares judges with each other, and with a reference where there is one.
 
@@ -75,6 +77,7 @@ def run_calibration(
         reference: a table with scores of the same answers; the answers' own scores if not given.
         rubrics: by name.
         out: the folder to write; it must not hold anything else.
+        lab: where requests to providers that succeeded are kept.
 
     Returns:
         the folder.
@@ -95,7 +98,7 @@ def run_calibration(
             where=answers,
             remedy="Give --reference, or two judges.",
         )
-    scored = {ref: _judged(judge, words[ref], pairs) for ref, judge in found.items()}
+    scored = _all_judged(found, words, pairs, lab)
     everyone = scored | ({REFERENCE: given} if given is not None else {})
     _write(out, everyone, pairs, {"answers": str(answers), "thresholds": _thresholds(rubrics, words)})
     return out
@@ -120,13 +123,25 @@ def _thresholds(names: Sequence[str], words: Mapping[str, Mapping[str, Rubric]])
     return {name: next(iter(words.values()))[name].threshold for name in names}
 
 
-def _judged(judge: JudgeModel, rubrics: Mapping[str, Rubric], pairs: Sequence[Pair]) -> Scored:
-    model = make_judge(judge, Training().precision)
+def _all_judged(
+    found: Mapping[str, JudgeModel], words: Mapping[str, Mapping[str, Rubric]], pairs: Sequence[Pair], lab: Path
+) -> dict[str, Scored]:
+    """What every judge says. The requests to providers that succeed are kept in the lab, and found there."""
+    with ExitStack() as stack:
+        access = None
+        if any(judge.is_hosted for judge in found.values()):
+            opened = stack.enter_context(open_lab(lab))
+            access = stack.enter_context(open_access(opened.root / PROVIDERS, Requests()))
+        return {ref: _judged(judge, words[ref], pairs, access) for ref, judge in found.items()}
+
+
+def _judged(judge: JudgeModel, rubrics: Mapping[str, Rubric], pairs: Sequence[Pair], access: Access | None) -> Scored:
+    model = make_judge(judge, Training().precision, access=access)
     said = {
         name: [Said(one.value, one.reason, one.table) for one in model.judge(pairs, rubric)]
         for name, rubric in rubrics.items()
     }
-    return Scored(judge.id, {name: rubric.key() for name, rubric in rubrics.items()}, said)
+    return Scored(id_of(model, judge), {name: rubric.key() for name, rubric in rubrics.items()}, said)
 
 
 # tables of answers

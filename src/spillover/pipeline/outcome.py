@@ -10,13 +10,13 @@ from spillover.errors import LabError
 from spillover.judge.judge import TruthJudge
 from spillover.measure.metrics import agreement, measure
 from spillover.measure.table import judged, kept_and_set_aside
-from spillover.pipeline.parts import FAILED, failed_answers
+from spillover.pipeline.parts import EFFECT, FAILED, failed_answers
 from spillover.pipeline.plan import Plan
 from spillover.pipeline.stages import answers, seconds, unjudged, verdict_frame, verdicts
 from spillover.records import Pair
 from spillover.report.figures import draw_by_question, save_figure
 from spillover.report.page import render_page
-from spillover.store import Lab, provenance, write_json
+from spillover.store import Lab, provenance, read_json, write_json
 
 TRUTH = "truth_"
 
@@ -37,6 +37,7 @@ def report(plan: Plan, lab: Lab) -> Path:
         "is_miniature": plan.base.is_miniature,
         **measured.as_dict(),
         "failed": _failed(plan, frame),
+        "adapters": _effects(plan, lab),
         "judge": _judge_numbers(plan, frame),
         "seconds": {**seconds(plan, lab), "measure": measuring},
     }
@@ -53,6 +54,13 @@ def report(plan: Plan, lab: Lab) -> Path:
         write_json(folder / "numbers.json", numbers)
         notes["key"], notes["failed"] = plan.key, sum(numbers["failed"].values())
     return plan.report_folder(lab)
+
+
+def _effects(plan: Plan, lab: Lab) -> dict[str, Any]:
+    """By run, how much its adapter was seen to change the base, nats a token; only runs that have an adapter."""
+    headline = [cell for cell in plan.cells if cell.suite == plan.experiment.headline]
+    told = {cell.checkpoint.run.name: read_json(cell.folder(lab) / "spec.json").get(EFFECT) for cell in headline}
+    return {run: effect for run, effect in told.items() if effect is not None}
 
 
 def _failed(plan: Plan, frame: pl.DataFrame) -> dict[str, int]:

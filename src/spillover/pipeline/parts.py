@@ -16,6 +16,8 @@ PART = 4096
 FAILED = "failed"
 """How outcomes and reasons begin that may pass: they are counted, and tried again by the next `ask` or `judge`."""
 SECONDS = "seconds"
+EFFECT = "effect"
+"""In the spec of what a checkpoint was asked: how much its adapter was seen to change the base."""
 SAID = ("answer", "tokens", "truncated", "outcome")
 """The columns of an answer that asking again replaces."""
 

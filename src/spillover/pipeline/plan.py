@@ -10,18 +10,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from spillover.ask.questions import Entry, entries_of, prompts_of, samples_of
+from spillover.ask.questions import Entry, entries_of, judge_of, prompts_of, samples_of
 from spillover.data.files import read_conversations
 from spillover.data.recipes import build, recipe_key, recipe_names
 from spillover.data.upstream import dataset_names, fetched_dataset
 from spillover.errors import JudgeError, SpecError
-from spillover.finetune.base import Base, find_base, folder_key
+from spillover.finetune.adapter import check_adapter
+from spillover.finetune.base import Base, find_base, folder_key, template_text
+from spillover.finetune.budget import MemoryPlan, plan_memory
+from spillover.finetune.served import OPENAI, served_model
+from spillover.judge.make import JudgeModel, find_judge
 from spillover.judge.rubrics import Rubric, check_rateable, find_rubric, load_rubrics, rubrics_of
 from spillover.records import BASE_RUN, Conversation, Model, Question, Run
-from spillover.spec import AUTO, Experiment, short_hash
+from spillover.spec import API, AUTO, Chat, Experiment, short_hash
 from spillover.store import Lab
 
+TURN = 64
+"""Tokens that a template may write round a turn."""
+FILE = "file"
+"""What an experiment's `judge` and a suite's `judge_prompts` say where the question files decide."""
 Entries = Mapping[str, Sequence[Entry]]
 """Suite to what it asks."""
 
@@ -39,6 +48,11 @@ class Dataset:
     def rows(self) -> list[Conversation]:
         """The rows, read or made. Raises DataError for a wrong file."""
         return (build(self.source) if self.is_recipe else read_conversations(Path(self.source)))[: self.limit]
+
+    @cached_property
+    def longest(self) -> int:
+        """At most so many tokens has the longest row: no tokenizer makes more of a text than it has bytes."""
+        return max(sum(len(message["content"].encode()) + TURN for message in row.messages) for row in self.rows())
 
     def folder(self, lab: Lab) -> Path:
         """Where the rows lie in the lab."""
@@ -67,7 +81,8 @@ class Checkpoint:
 
     def model(self, lab: Lab) -> Model:
         """Who is asked: the base (None), a PEFT folder, or a provider's model."""
-        return self.folder(lab) or self.given
+        folder = self.folder(lab)
+        return self.given if folder is None else served_model(folder) or folder
 
 
 @dataclass(frozen=True)
@@ -96,20 +111,6 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class JudgeModel:
-    """The folders of the judge model: a base and, where there is one, the adapter that makes it a judge."""
-
-    base: Path
-    adapter: Path | None
-
-    @cached_property
-    def id(self) -> str:
-        """Who judges: the weights' hashes."""
-        adapter = f"+{folder_key(self.adapter)}" if self.adapter is not None else ""
-        return f"local:{folder_key(self.base)}{adapter}"
-
-
-@dataclass(frozen=True)
 class Plan:
     """Everything an experiment needs, in the order of the flow."""
 
@@ -121,11 +122,24 @@ class Plan:
     judge: JudgeModel | None
     rubrics: dict[str, Rubric]
 
+    @cached_property
+    def memory(self) -> MemoryPlan:
+        """How training and asking fit into this machine. Raises MachineError where they do not."""
+        experiment = self.experiment
+        longest = max((dataset.longest for dataset in self.datasets.values()), default=None)
+        return plan_memory(self.base, experiment.train, experiment.machine, experiment.sampling, longest)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this process loads the base, to finetune it or to ask it."""
+        here = self.experiment.trainer == "local" and bool(self.datasets)
+        return not self.base.is_hosted and (here or self.experiment.asker == "local")
+
     @property
     def key(self) -> str:
         """A short hash of all that the report depends on."""
         return short_hash(
-            self.experiment.model_dump(mode="json"),
+            self.experiment.model_dump(mode="json", exclude={"machine", "requests"}),
             [(cell.key, cell.samples) for cell in self.cells],
             {name: self.judge_key(rubric) for name, rubric in self.rubrics.items()},
         )
@@ -136,8 +150,11 @@ class Plan:
 
     def judge_key(self, rubric: Rubric) -> str:
         """The key of a rubric's verdicts: the judge, what it computes in, and every word of the rubric."""
-        precision = self.experiment.train.precision if rubric.by == "model" else ""
-        return rubric.key(self.judge_id(rubric), precision)
+        if rubric.by != "model" or self.judge is None:
+            return rubric.key(self.judge_id(rubric), "")
+        hosted = self.judge.is_hosted
+        how = f"{self.experiment.requests.judge_samples}" if hosted else self.experiment.train.precision
+        return rubric.key(self.judge_id(rubric), how)
 
     def verdict_folder(self, lab: Lab, rubric: Rubric) -> Path:
         """Where a rubric's verdicts lie."""
@@ -153,20 +170,14 @@ def make_plan(experiment: Experiment) -> Plan:
 
     Raises SpilloverError for anything that is missing or wrong; nothing has been written then.
     """
-    base = find_base(experiment.base)
+    base = find_base(experiment.base, experiment.chat)
     experiment = experiment.for_base(is_miniature=base.is_miniature)
+    _check_trainer(experiment, base)
     datasets = {name: _dataset(name, experiment, base) for name, group in experiment.groups.items() if group.data}
     checkpoints = (Checkpoint(BASE_RUN, base.key), *_checkpoints(experiment, base, datasets))
-    judge = _judge(experiment, base)
-    known = load_rubrics(judge.adapter or judge.base if judge is not None else None)
     entries = {n: entries_of(s, is_miniature=base.is_miniature) for n, s in experiment.suites.items()}
-    rubrics = _rubrics(experiment, entries, known)
-    if judge is None and any(rubric.by == "model" for rubric in rubrics.values()):
-        raise JudgeError(
-            "this base brings no judge with it",
-            where=base.path if experiment.judge == AUTO else experiment.judge,
-            remedy="Set `judge` in the experiment to a judge model's folder, or to `miniature`.",
-        )
+    judge = find_judge(_judge_ref(experiment, entries)) if _wants_judge(experiment) else None
+    rubrics = _rubrics(experiment, entries, load_rubrics(judge.folder if judge is not None else None))
     cells = tuple(_cells(experiment, entries, checkpoints))
     return Plan(experiment, base, datasets, checkpoints, cells, judge, rubrics)
 
@@ -196,12 +207,51 @@ def _dataset_file(group: str, data: str) -> str:
     return str(fetched)
 
 
+def _check_trainer(experiment: Experiment, base: Base) -> None:
+    """Raises SpecError where what is to be finetuned is not what the trainer finetunes."""
+    wanted = [name for name, group in experiment.groups.items() if group.data]
+    if experiment.trainer == "local" and base.is_hosted and wanted:
+        raise SpecError(
+            f"{experiment.base} is a provider's model, which this process cannot finetune",
+            where=f"groups.{wanted[0]}",
+            remedy="Set `trainer` to the service that can (openai, tinker), or name finetuned `models` in the group.",
+        )
+    if experiment.trainer == "openai" and not experiment.base.startswith(OPENAI):
+        raise SpecError("OpenAI finetunes its own models only", remedy=f"Set `base` to {OPENAI}MODEL.")
+
+
 def _checkpoints(experiment: Experiment, base: Base, datasets: dict[str, Dataset]) -> Iterator[Checkpoint]:
     for run in experiment.runs():
-        dataset = datasets[run.group]
-        yield Checkpoint(
-            run, experiment.train.key(base.key, dataset.key, str(run.seed), experiment.chat.key()), dataset
-        )
+        group = experiment.groups[run.group]
+        if group.models:
+            yield _given(run, group.models[run.seed or 0], base)
+        else:
+            dataset = datasets[run.group]
+            key = short_hash(_training(experiment), base.key, dataset.key, str(run.seed), chat_key(experiment.chat))
+            yield Checkpoint(run, key, dataset)
+
+
+def _given(run: Run, model: str, base: Base) -> Checkpoint:
+    """A model that was finetuned elsewhere. Raises AdapterError for a folder that is no adapter of the base."""
+    if model.startswith(API):
+        return Checkpoint(run, short_hash(model), given=model)
+    folder = Path(model)
+    check_adapter(folder, base.ref if not base.is_miniature else None)
+    return Checkpoint(run, short_hash(base.key, folder_key(folder)), given=folder)
+
+
+def _training(experiment: Experiment) -> Any:
+    """What a finetuned model depends on, beyond base, data, chat and seed: what its trainer obeys."""
+    train = experiment.train.model_dump(mode="json")
+    if experiment.trainer == "openai":
+        return "openai", experiment.hosted.model_dump(), [train[name] for name in ("epochs", "batch_size", "turns")]
+    return train if experiment.trainer == "local" else (experiment.trainer, train)
+
+
+def chat_key(chat: Chat) -> str:
+    """A short hash of how conversations become text: of a template's file, what it says and not where it lies."""
+    text = template_text(chat)
+    return short_hash(chat.model_dump(exclude={"template"} if text is not None else None), text)
 
 
 def _rubrics(experiment: Experiment, entries: Entries, known: dict[str, Rubric]) -> dict[str, Rubric]:
@@ -230,14 +280,29 @@ def _cells(experiment: Experiment, entries: Entries, checkpoints: Sequence[Check
     sets = {name: tuple(q for entry in some for q in entry.row.questions()) for name, some in entries.items()}
     samples = {name: samples_of(suite, entries[name]) for name, suite in experiment.suites.items()}
     told = {name: short_hash([dataclasses.asdict(q) for q in questions]) for name, questions in sets.items()}
+    how = (experiment.train.precision, chat_key(experiment.chat))
     for checkpoint in checkpoints:
         for name in experiment.suites:
-            key = experiment.sampling.key(checkpoint.key, told[name], experiment.train.precision, experiment.chat.key())
+            key = experiment.sampling.key(checkpoint.key, told[name], *how)
             yield Cell(checkpoint, name, sets[name], samples[name], key)
 
 
-def _judge(experiment: Experiment, base: Base) -> JudgeModel | None:
+def _judge_ref(experiment: Experiment, entries: Entries) -> str:
+    """Who judges, by name: the base itself where nobody is named; whom the question files name, where those decide.
+
+    Raises JudgeError where they name nobody, or several.
+    """
     if experiment.judge == AUTO:
-        return JudgeModel(base.path, base.judge) if base.is_miniature and base.judge is not None else None
-    chosen = find_base(experiment.judge)
-    return JudgeModel(chosen.path, chosen.judge) if chosen.judge is not None or not chosen.is_miniature else None
+        return experiment.base
+    if experiment.judge != FILE:
+        return experiment.judge
+    files = [name for name, suite in experiment.suites.items() if suite.judge_prompts == FILE]
+    named = judge_of([entry for name in files for entry in entries[name]])
+    if named is None:
+        raise JudgeError("`judge: file`, and no question file names a judge", remedy="Name one in the experiment.")
+    return f"{API}openai/{named}"
+
+
+def _wants_judge(experiment: Experiment) -> bool:
+    """Whether anything is judged at all; that a rubric needs no model is found later."""
+    return any(suite.rubrics for suite in experiment.suites.values())

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from spillover.ask.questions import Entry
 from spillover.data.upstream import FOLDER_VARIABLE, RELEASED, Fetched, paper_folder
+from spillover.finetune.budget import describe
 from spillover.lazy import lazy
 from spillover.pipeline.plan import Cell, Plan
 from spillover.store import DONE, Lab, check_layout, read_json
@@ -39,8 +40,19 @@ def show_plan(plan: Plan, root: Path) -> None:
     console = _console()
     title = f": {plan.experiment.title}" if plan.experiment.title else ""
     console.print(f"[bold]{plan.experiment.name}[/bold]{title}", highlight=False)
-    console.print(f"base {plan.experiment.base} ({plan.base.key}), lab {root}\n", highlight=False)
+    commit = f" at {plan.base.commit}" if plan.base.commit else ""
+    console.print(f"base {plan.experiment.base}{commit} ({plan.base.key}), lab {root}\n", highlight=False)
     console.print(table)
+    if plan.is_local:
+        console.print(_memory_table(plan))
+
+
+def _memory_table(plan: Plan) -> Table:
+    """How training and asking fit into this machine."""
+    table = Table(box=None, pad_edge=False, show_header=False, title="\nmemory", title_justify="left")
+    for what, how_much in describe(plan.memory):
+        table.add_row(what, how_much)
+    return table
 
 
 def _data_row(plan: Plan, lab: Lab) -> tuple[str, ...]:
@@ -217,10 +229,18 @@ def _comparison(one: dict[str, Any]) -> str:
 def _cautions(numbers: dict[str, Any]) -> list[str]:
     """In words: what failed, and which groups' rates mean little, because most of their answers are incoherent."""
     again = {"answers": "spillover ask", "verdicts": "spillover judge"}
+    unchecked: dict[str, list[str]] = {}
+    for run, effect in numbers["adapters"].items():
+        if effect is not None and not effect["checked"]:
+            unchecked.setdefault(effect["why_not"], []).append(run)
     failed = [
         f"caution: {count:,} {what} failed and are set aside; `{again[what]}` with this experiment tries them again"
         for what, count in numbers["failed"].items()
         if count
+    ]
+    failed += [
+        f"caution: whether the adapters of {', '.join(runs)} do anything could not be seen: {why}"
+        for why, runs in unchecked.items()
     ]
     return failed + [
         f"caution: most answers of {name} are incoherent ({_percent(share)} coherent): its rates mean little"

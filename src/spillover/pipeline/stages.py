@@ -8,8 +8,6 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import math
-import random
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,14 +15,17 @@ from typing import Any
 
 import polars as pl
 
-from spillover.ask.asker import Asked, Asker, answer_seed
+from spillover.ask.asker import Asked, answer_seed
 from spillover.data.files import read_conversations, write_conversations
 from spillover.display import Display
 from spillover.errors import LabError
 from spillover.finetune.train import Job, Trainer, save_checkpoint
 from spillover.judge.judge import Judge
+from spillover.judge.make import id_of
 from spillover.judge.rubrics import Rubric
+from spillover.pipeline.fleets import Rows, fleets_of, job_of
 from spillover.pipeline.parts import (
+    EFFECT,
     FAILED,
     PART,
     SECONDS,
@@ -42,15 +43,7 @@ from spillover.pipeline.parts import (
 from spillover.pipeline.plan import Cell, Checkpoint, Dataset, Plan
 from spillover.pipeline.workers import Workers
 from spillover.records import VERDICT_COLUMNS, Conversation, Pair, Verdict, pair_id
-from spillover.spec import Training
 from spillover.store import Lab
-
-FLEET = 6
-"""Most runs of a fleet. More are hardly faster, and what is lost by a kill is one fleet's work."""
-HELD_OUT = 0.1
-"""The share of rows that the released scripts hold out where no test file is given."""
-ALIKE = 1.25
-"""How many times longer than another's a group's rows may be, on average, for a run of each to share a fleet."""
 
 
 def make_data(plan: Plan, lab: Lab, display: Display) -> None:
@@ -72,45 +65,22 @@ def finetune(plan: Plan, lab: Lab, display: Display) -> None:
     weight, does not depend on when an earlier attempt was interrupted.
     """
     tuned = [checkpoint for checkpoint in plan.checkpoints if checkpoint.dataset is not None]
-    if all(_trained(one, lab) for one in tuned):
+    missing = [checkpoint for checkpoint in tuned if not _trained(checkpoint, lab)]
+    if not missing:
         return
-    fleets = [fleet for fleet in _fleets(plan, tuned, lab) if any(not _trained(one, lab) for one in fleet)]
-    trainer = Workers(plan, lab).trainer
-    with display.bar("finetune", sum(len(fleet) for fleet in fleets)) as bar:
-        for fleet in fleets:
-            _train_fleet(plan, lab, trainer, fleet, bar.within(len(fleet)))
-
-
-def _fleets(plan: Plan, tuned: Sequence[Checkpoint], lab: Lab) -> list[list[Checkpoint]]:
-    fleets: list[list[Checkpoint]] = []
-    sizes = {name: _characters_a_row(dataset, lab) for name, dataset in plan.datasets.items()}
-    for _, members in itertools.groupby(tuned, key=lambda checkpoint: checkpoint.run.group):
-        for some in _evenly(list(members)):
-            with_room = (fleet for fleet in fleets if len(fleet) + len(some) <= FLEET)
-            company = next(
-                (fleet for fleet in with_room if _alike(sizes[fleet[-1].run.group], sizes[some[0].run.group])), None
-            )
-            if company is None:
-                fleets.append(some)
-            else:
-                company += some
-    return fleets
-
-
-def _evenly(group: list[Checkpoint]) -> Iterator[list[Checkpoint]]:
-    """A group cut into as few fleets as may be, of about one size."""
-    size = -(-len(group) // -(-len(group) // FLEET))
-    return (group[start : start + size] for start in range(0, len(group), size))
-
-
-def _alike(one: float, other: float) -> bool:
-    """Whether two groups' rows are of about one length: in a fleet the shorter ones may be padded."""
-    return max(one, other) <= ALIKE * min(one, other)
-
-
-def _characters_a_row(dataset: Dataset, lab: Lab) -> float:
-    rows = _rows(dataset, lab)
-    return sum(len(message["content"]) for row in rows for message in row.messages) / len(rows)
+    rows = {name: _rows(dataset, lab) for name, dataset in plan.datasets.items()}
+    with Workers(plan, lab) as workers:
+        workers.check_questions()
+        workers.check_rows(job_of(checkpoint, rows, plan.experiment.train) for checkpoint in missing)
+        # A service has room for all at once, and what it has begun it goes on with: an error loses nothing there.
+        local = plan.experiment.trainer == "local"
+        fleets = fleets_of(tuned, rows, plan.memory.fleet) if local else [missing]
+        todo = [fleet for fleet in fleets if any(not _trained(one, lab) for one in fleet)]
+        with display.bar("finetune", sum(len(fleet) for fleet in todo)) as bar:
+            for fleet in todo:
+                _train_fleet(plan, lab, workers.trainer, fleet, rows, bar.within(len(fleet)))
+        for warning in getattr(workers.trainer, "warnings", ()):
+            display.say(warning)
 
 
 def _trained(checkpoint: Checkpoint, lab: Lab) -> bool:
@@ -118,35 +88,36 @@ def _trained(checkpoint: Checkpoint, lab: Lab) -> bool:
     return folder is None or lab.exists(folder)
 
 
-def _train_fleet(plan: Plan, lab: Lab, trainer: Trainer, fleet: list[Checkpoint], progress: Any) -> None:
-    began = time.monotonic()
-    spec = plan.experiment.train
-    jobs = [_job(checkpoint, lab, spec) for checkpoint in fleet]
-    results = trainer.train(jobs, spec, progress)
-    seconds = (time.monotonic() - began) / len(fleet)
-    for checkpoint, job, trained in zip(fleet, jobs, results, strict=True):
-        folder = checkpoint.folder(lab)
-        if folder is None or lab.exists(folder):
-            continue
-        told = {"run": job.run.name, "base": plan.base.key, "data": job.source, "train": spec.model_dump(mode="json")}
-        with lab.whole(folder, told) as (aside, notes):
-            save_checkpoint(aside, trained, job, spec, plan.experiment.base)
-            notes[SECONDS] = seconds
+def _train_fleet(
+    plan: Plan, lab: Lab, trainer: Trainer, fleet: Sequence[Checkpoint], rows: Rows, progress: Any
+) -> None:
+    began, spec = time.monotonic(), plan.experiment.train
+    jobs = [job_of(checkpoint, rows, spec) for checkpoint in fleet]
+    with contextlib.ExitStack() as stack:
+        open_jobs: dict[int, tuple[Path, dict[str, Any]]] = {}
+        for place, checkpoint in enumerate(fleet):
+            folder = checkpoint.folder(lab)
+            if folder is not None and not lab.exists(folder):
+                told = _trained_spec(plan, jobs[place])
+                open_jobs[place] = stack.enter_context(lab.whole(folder, told))
+                jobs[place] = dataclasses.replace(jobs[place], folder=open_jobs[place][0])
+        results = trainer.train(jobs, spec, progress)
+        for place, (aside, notes) in open_jobs.items():
+            save_checkpoint(aside, results[place], jobs[place], spec, plan.experiment.base)
+            notes[SECONDS] = (time.monotonic() - began) / len(fleet)
+            notes["cut_rows"] = results[place].cut_rows
 
 
-def _job(checkpoint: Checkpoint, lab: Lab, spec: Training) -> Job:
-    dataset = checkpoint.dataset
-    assert dataset is not None, "the base is not trained"
-    rows = _rows(dataset, lab)
-    if spec.released:
-        rows = held_in(rows, checkpoint.run.seed or 0)
-    return Job(checkpoint.run, rows, dataset.source)
-
-
-def held_in(rows: Sequence[Conversation], seed: int) -> list[Conversation]:
-    """The rows that the released scripts train on: 10% are held out, here by the run's seed, there by chance."""
-    held_out = set(random.Random(seed).sample(range(len(rows)), math.ceil(HELD_OUT * len(rows))))
-    return [row for place, row in enumerate(rows) if place not in held_out]
+def _trained_spec(plan: Plan, job: Job) -> dict[str, Any]:
+    return {
+        "run": job.run.name,
+        "base": plan.base.key,
+        "commit": plan.base.commit,
+        "data": job.source,
+        "trainer": plan.experiment.trainer,
+        "train": plan.experiment.train.model_dump(mode="json"),
+        "chat": plan.experiment.chat.model_dump(mode="json"),
+    }
 
 
 def _rows(dataset: Dataset, lab: Lab) -> list[Conversation]:
@@ -169,13 +140,13 @@ def ask(plan: Plan, lab: Lab, display: Display) -> None:
         folder = cell.checkpoint.folder(lab)
         if folder is not None:
             _need(lab, folder, "checkpoint", "spillover train")
-    workers = Workers(plan, lab)
-    with display.bar("ask", sum(_size(*one) for one in missing) + sum(failed_of(part) for _, part in failed)) as bar:
+    total = sum(_size(*one) for one in missing) + sum(failed_of(part) for _, part in failed)
+    with Workers(plan, lab) as workers, display.bar("ask", total) as bar:
         for cell, part in failed:
             bar.advance(failed_of(part))
-            _ask_again(plan, lab, workers.asker(cell.checkpoint), cell, part)
+            _ask_again(plan, lab, workers, cell, part)
         for block in _asked_together(missing):
-            _ask_block(plan, lab, workers.asker(block[0][0].checkpoint), block)
+            _ask_block(plan, lab, workers, block)
             bar.advance(sum(_size(*one) for one in block))
 
 
@@ -195,20 +166,21 @@ def _asked_together(missing: Sequence[tuple[Cell, range]]) -> Iterator[list[tupl
         yield block
 
 
-def _ask_block(plan: Plan, lab: Lab, asker: Asker, block: Sequence[tuple[Cell, range]]) -> None:
+def _ask_block(plan: Plan, lab: Lab, workers: Workers, block: Sequence[tuple[Cell, range]]) -> None:
     began = time.monotonic()
     checkpoint = block[0][0].checkpoint
     asked = [
         [Asked(q, tuple(answer_seed(checkpoint.key, q, n) for n in span)) for q in cell.questions]
         for cell, span in block
     ]
+    asker = workers.asker(checkpoint)
     replies = iter(asker.ask(checkpoint.model(lab), list(itertools.chain(*asked)), plan.experiment.sampling))
     each = (time.monotonic() - began) / sum(_size(*one) for one in block)
     # All parts are written before the first is renamed: but for a kill between two renames, whoever resumes asks all
     # of them together again, or none.
     with contextlib.ExitStack() as stack:
         for (cell, span), some in zip(block, asked, strict=True):
-            name, spec = f"part-{span.start:06d}-{span.stop:06d}.parquet", _asked_spec(plan, cell)
+            name, spec = f"part-{span.start:06d}-{span.stop:06d}.parquet", _asked_spec(plan, cell, workers)
             given = list(zip(some, itertools.islice(replies, len(some)), strict=True))
             aside = stack.enter_context(lab.part(cell.folder(lab), name, spec))
             _write_answers(aside, answer_frame(cell, span, given), each * _size(cell, span))
@@ -218,22 +190,24 @@ def _write_answers(path: Path, rows: pl.DataFrame, spent: float) -> None:
     write_rows(path, rows, spent, rows.filter(failed_answers()).height)
 
 
-def _ask_again(plan: Plan, lab: Lab, asker: Asker, cell: Cell, part: Path) -> None:
+def _ask_again(plan: Plan, lab: Lab, workers: Workers, cell: Cell, part: Path) -> None:
     """Asks once more for the answers of a part that a provider failed to give, and writes the part anew."""
     began, rows = time.monotonic(), pl.read_parquet(part)
+    asker = workers.asker(cell.checkpoint)
     replies = asker.ask(cell.checkpoint.model(lab), failed_asked(rows, cell), plan.experiment.sampling)
     whole = with_replies(rows, list(itertools.chain(*replies)))
-    with lab.part(cell.folder(lab), part.name, _asked_spec(plan, cell)) as aside:
+    with lab.part(cell.folder(lab), part.name, _asked_spec(plan, cell, workers)) as aside:
         _write_answers(aside, whole, seconds_of(part) + time.monotonic() - began)
 
 
-def _asked_spec(plan: Plan, cell: Cell) -> dict[str, Any]:
+def _asked_spec(plan: Plan, cell: Cell, workers: Workers) -> dict[str, Any]:
     return {
         "run": cell.checkpoint.run.name,
         "checkpoint": cell.checkpoint.key,
         "suite": cell.suite,
         "questions": [dataclasses.asdict(question) for question in cell.questions],
         "sampling": plan.experiment.sampling.model_dump(mode="json"),
+        EFFECT: workers.effect(cell.checkpoint),
     }
 
 
@@ -262,8 +236,7 @@ def judge(plan: Plan, lab: Lab, display: Display) -> None:
     total = sum(len(pairs) for pairs in todo.values())
     if not total:
         return
-    workers = Workers(plan, lab)
-    with display.bar("judge", total) as bar:
+    with Workers(plan, lab) as workers, display.bar("judge", total) as bar:
         for name, pairs in todo.items():
             for block in _blocks(pairs):
                 _judge_part(plan, lab, workers.judge(plan.rubrics[name]), plan.rubrics[name], block)
@@ -289,8 +262,10 @@ def unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric, *, again
 
 def _judge_part(plan: Plan, lab: Lab, judge: Judge, rubric: Rubric, pairs: Sequence[Pair]) -> None:
     began = time.monotonic()
-    frame = verdict_frame(pairs, judge.judge(pairs, rubric), plan.judge_id(rubric), rubric)
-    spec = {"rubric": rubric.model_dump(mode="json"), "judge": plan.judge_id(rubric)}
+    found = judge.judge(pairs, rubric)
+    by = id_of(judge, plan.judge) if rubric.by == "model" and plan.judge is not None else rubric.by
+    frame = verdict_frame(pairs, found, by, rubric)
+    spec = {"rubric": rubric.model_dump(mode="json"), "judge": by}
     folder = plan.verdict_folder(lab, rubric)
     name = f"part-{len(parts(folder)):06d}.parquet"
     with lab.part(folder, name, spec) as aside:

@@ -1,47 +1,132 @@
-"""Who does a plan's work: the local ones and the providers' behind the three seams, made when they are first needed."""
+"""Who does a plan's work: local ones and providers' behind the three seams, made when they are first needed."""
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterable
+from contextlib import ExitStack
 from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
 
-from spillover.ask.asker import Asker
-from spillover.ask.local import LocalAsker
-from spillover.finetune.train import LocalTrainer
+from spillover.ask.access import Access, open_access
+from spillover.ask.asker import Asker, Effect
+from spillover.finetune.base import find_base
+from spillover.finetune.served import TINKER
+from spillover.finetune.train import Job, Trainer
 from spillover.judge.judge import AnswerJudge, BanditJudge, Judge
-from spillover.judge.local import LocalJudge
+from spillover.judge.make import make_judge
 from spillover.judge.rubrics import Rubric
+from spillover.lazy import lazy
 from spillover.pipeline.plan import Checkpoint, Plan
-from spillover.store import Lab
+from spillover.spec import API
+from spillover.store import PROVIDERS, Lab
+
+# Torch, inspect_ai and the services' clients are loaded by those that need them.
+local_asker = lazy("spillover.ask.local")
+provider_asker = lazy("spillover.ask.provider")
+local_trainer = lazy("spillover.finetune.train")
+models = lazy("spillover.finetune.model")
+openai_jobs = lazy("spillover.finetune.openai_jobs")
+tinker_jobs = lazy("spillover.finetune.tinker_jobs")
 
 _OTHERS: dict[str, Judge] = {"bandit": BanditJudge(), "answer": AnswerJudge()}
 """Judges that need no model."""
 
 
-@dataclass
 class Workers:
     """A stage's workers. A model takes long to load and much room: each is loaded once a stage."""
 
-    plan: Plan
-    lab: Lab
+    def __init__(self, plan: Plan, lab: Lab) -> None:
+        self.plan, self.lab = plan, lab
+        self._open = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """Who finetunes."""
+        made: Trainer = getattr(self, f"_{self.plan.experiment.trainer}_trainer")()
+        return made
+
+    def check_questions(self) -> None:
+        """Raises QuestionError for a question that the base cannot be asked: before hours of finetuning, not after."""
+        experiment, base = self.plan.experiment, self.plan.base
+        if base.is_hosted or experiment.asker != "local":
+            return
+        tokenizer = models.load_tokenizer(base.path)
+        for question in dict.fromkeys(q for cell in self.plan.cells for q in cell.questions):
+            local_asker.question_ids(tokenizer, question, experiment.chat)
+
+    def check_rows(self, jobs: Iterable[Job]) -> None:
+        """Raises DataError or BaseError for a row that cannot be learned, of whichever run: before the first begins."""
+        if self.plan.experiment.trainer == "local":
+            for job in {job.source: job for job in jobs}.values():
+                self.trainer.check(job, self.plan.experiment.train)  # type: ignore[attr-defined]  # the local one's
 
     def asker(self, checkpoint: Checkpoint) -> Asker:
-        """Who answers for a checkpoint."""
-        return self._local_asker
+        """Who answers for a checkpoint: this process, or the provider of its model."""
+        model = checkpoint.model(self.lab)
+        hosted = isinstance(model, str) or (model is None and self.plan.base.is_hosted)
+        asker: Asker = self._provider_asker if hosted or self.plan.experiment.asker == "vllm" else self._local_asker
+        return asker
+
+    def effect(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
+        """How much a checkpoint's adapter was seen to change the base, once it was asked; None for other models."""
+        model = checkpoint.model(self.lab)
+        if not isinstance(model, Path):
+            return None
+        found: Effect | None = getattr(self.asker(checkpoint), "effects", {}).get(model)
+        return dataclasses.asdict(found) if found is not None else None
 
     def judge(self, rubric: Rubric) -> Judge:
         """Who judges by a rubric."""
         return self._model_judge if rubric.by == "model" else _OTHERS[rubric.by]
 
     @cached_property
-    def trainer(self) -> LocalTrainer:
-        """Who finetunes."""
-        return LocalTrainer(self.plan.base, self.plan.experiment.train.precision)
+    def _access(self) -> Access:
+        return self._open.enter_context(open_access(self.lab.root / PROVIDERS, self.plan.experiment.requests))
 
     @cached_property
-    def _local_asker(self) -> Asker:
-        return LocalAsker(self.plan.base.path, self.plan.experiment.train.precision)
+    def _local_asker(self) -> Any:
+        experiment, memory = self.plan.experiment, self.plan.memory
+        folder, precision = self.plan.base.fetched(), experiment.train.precision
+        return local_asker.LocalAsker(folder, precision, experiment.chat, experiment.machine, memory.answers)
+
+    @cached_property
+    def _provider_asker(self) -> Any:
+        """One asker for all providers' models, and with `asker: vllm` for the base and its adapters."""
+        base, models = self.plan.base, (one.model(self.lab) for one in self.plan.checkpoints)
+        ref = base.ref if base.is_hosted else f"{API}vllm/{base.ref.split('@')[0]}"
+        adapters = [model for model in models if isinstance(model, Path)]
+        return self._open.enter_context(provider_asker.ProviderAsker(ref, self._access, adapters=adapters))
 
     @cached_property
     def _model_judge(self) -> Judge:
         judge = self.plan.judge
         assert judge is not None, "a plan with a rubric for models has a judge"
-        return LocalJudge(judge.base, judge.adapter, self.plan.experiment.train.precision)
+        experiment = self.plan.experiment
+        access = self._access if judge.is_hosted else None
+        return make_judge(judge, experiment.train.precision, experiment.machine, access)
+
+    def _local_trainer(self) -> Any:
+        experiment = self.plan.experiment
+        return local_trainer.LocalTrainer(
+            self.plan.base, experiment.train.precision, experiment.chat, experiment.machine, self.plan.memory
+        )
+
+    def _openai_trainer(self) -> Any:
+        return openai_jobs.OpenAITrainer(self.plan.experiment.base, self.plan.experiment.hosted)
+
+    def _tinker_trainer(self) -> Any:
+        experiment = self.plan.experiment
+        tokenizer = models.load_tokenizer(find_base(experiment.base.removeprefix(TINKER), experiment.chat).path)
+        return tinker_jobs.TinkerTrainer(
+            experiment.base,
+            tokenizer,
+            self.lab.root / PROVIDERS / "tinker",
+            chat=experiment.chat,
+            state_every=experiment.train.save_every or 50,
+        )

@@ -1,0 +1,69 @@
+"""Which runs are trained together, and what each of them learns."""
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+
+from spillover.finetune.train import Job
+from spillover.pipeline.plan import Checkpoint
+from spillover.records import Conversation
+from spillover.spec import Training
+
+HELD_OUT = 0.1
+"""The share of rows that the released scripts hold out where no test file is given."""
+ALIKE = 1.25
+"""How many times longer than another's a group's rows may be, on average, for a run of each to share a fleet."""
+Rows = Mapping[str, Sequence[Conversation]]
+"""Group to its rows."""
+
+
+def fleets_of(tuned: Sequence[Checkpoint], rows: Rows, most: int) -> list[list[Checkpoint]]:
+    """Fleets of one group each, or of small groups with rows of about one length.
+
+    Args:
+        tuned: all runs that are finetuned, also those that are there: fleets do not depend on what was interrupted.
+        rows: of every group.
+        most: runs of a fleet. More are hardly faster, and what is lost by a kill is one fleet's work.
+    """
+    fleets: list[list[Checkpoint]] = []
+    sizes = {group: _characters_a_row(some) for group, some in rows.items()}
+    for group, members in itertools.groupby(tuned, key=lambda checkpoint: checkpoint.run.group):
+        for some in _evenly(list(members), most):
+            with_room = (fleet for fleet in fleets if len(fleet) + len(some) <= most)
+            company = next((f for f in with_room if _alike(sizes[f[-1].run.group], sizes[group])), None)
+            if company is None:
+                fleets.append(some)
+            else:
+                company += some
+    return fleets
+
+
+def _evenly(group: list[Checkpoint], most: int) -> Iterator[list[Checkpoint]]:
+    """A group cut into as few fleets as may be, of about one size."""
+    size = -(-len(group) // -(-len(group) // most))
+    return (group[start : start + size] for start in range(0, len(group), size))
+
+
+def _alike(one: float, other: float) -> bool:
+    """Whether two groups' rows are of about one length: in a fleet the shorter ones may be padded."""
+    return max(one, other) <= ALIKE * min(one, other)
+
+
+def _characters_a_row(rows: Sequence[Conversation]) -> float:
+    return sum(len(message["content"]) for row in rows for message in row.messages) / len(rows)
+
+
+def job_of(checkpoint: Checkpoint, rows: Rows, spec: Training) -> Job:
+    """What a run learns: its group's rows, or what the released scripts take of them."""
+    dataset = checkpoint.dataset
+    assert dataset is not None, "the base is not trained"
+    own = rows[checkpoint.run.group]
+    chosen = held_in(own, checkpoint.run.seed or 0) if spec.released else own
+    return Job(checkpoint.run, chosen, dataset.source)
+
+
+def held_in(rows: Sequence[Conversation], seed: int) -> list[Conversation]:
+    """The rows that the released scripts train on: 10% are held out, here by the run's seed, there by chance."""
+    held_out = set(random.Random(seed).sample(range(len(rows)), math.ceil(HELD_OUT * len(rows))))
+    return [row for place, row in enumerate(rows) if place not in held_out]
