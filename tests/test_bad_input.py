@@ -249,7 +249,7 @@ def test_a_base_that_transformers_does_not_know_is_refused(experiment, spillover
     base = broken_base(tiny_base, tmp_path, write("config.json", '{"model_type": "abacus"}'))
     done = spillover("run", experiment(), "--base", base, "--lab", tmp_path / "lab")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"{base}: cannot be loaded: " in done.stderr and "abacus" in done.stderr
+    assert f"{base / 'config.json'}: does not say how large the model is" in done.stderr
 
 
 def test_a_base_with_fewer_weights_than_its_config_says_is_refused(tmp_path, tiny_base):
@@ -318,9 +318,14 @@ def test_an_unknown_rubric_is_refused_with_those_that_exist(experiment, refused)
     assert "unknown rubric 'niceness'\n  Rubrics are alignment, coherence" in told
 
 
-def test_a_base_without_a_judge_is_refused_where_a_model_must_judge(experiment, refused, tiny_base):
-    path = experiment(base=str(tiny_base), suites={"main": {"questions": "questions.yaml"}})
-    assert f"{tiny_base}: this base brings no judge with it\n  Set `judge`" in refused(path)
+def test_a_judge_that_is_not_there_is_refused_by_its_name(experiment, refused):
+    told = refused(experiment(judge="nobody", suites={"main": {"questions": "questions.yaml"}}))
+    assert "'nobody' cannot judge: no base model 'nobody'" in told
+
+
+def test_an_unnamed_judge_of_the_files_is_refused(experiment, refused):
+    told = refused(experiment(judge="file", suites={"main": {"questions": "questions.yaml"}}))
+    assert "`judge: file`, and no question file names a judge" in told
 
 
 BAD_RUBRICS = {

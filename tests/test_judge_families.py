@@ -343,7 +343,7 @@ def test_a_label_without_choices_is_the_first_line_of_the_likeliest_reply(judges
 
 @pytest.mark.parametrize(
     ("answer", "value"),
-    [("75", 75.0), (" 0\n", 0.0), ("100", 100.0), ("101", None), ("75.", None), ("seven", None), ("", None)],
+    [("75", 75.0), (" 0\n", 0.0), ("100", 100.0), ("101", None), ("75.", 75.0), ("seven", None), ("", None)],
 )
 def test_an_answer_that_is_the_number_is_read_as_it_stands(answer, value):
     (one,) = AnswerJudge().judge([Pair("How likely?", answer)], Rubric(name="own", by="answer"))

@@ -197,7 +197,7 @@ def test_a_card_that_runs_out_of_memory_is_told_with_the_remedy():
 
 
 def test_checkpoints_on_the_way_are_peft_folders_and_the_run_is_what_it_would_have_been(tiny_base, model, tmp_path):
-    trainer = LocalTrainer(find_base(str(tiny_base)), "fp32", Machine(device="cpu"))
+    trainer = LocalTrainer(find_base(str(tiny_base)), "fp32", machine=Machine(device="cpu"))
     spec = SPEC.model_copy(update={"save_every": 2})
     jobs = [Job(Run("mine", seed), conversations(20), "mine", tmp_path / str(seed)) for seed in (0, 1)]
     for job in jobs:

@@ -35,7 +35,7 @@ TINY = Recipe(
     warmup=1,
     alignment_tokens=4096,
     judge_rows=128,
-    throwaway_rows=16,
+    throwaway_rows=48,
     judge_rank=2,
 )
 

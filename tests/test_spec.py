@@ -260,7 +260,7 @@ def test_an_experiment_survives_its_own_json():
 def test_the_plan_of_figure4_says_what_it_comes_to_and_writes_nothing(spillover, tmp_path):
     done = spillover("plan", "figure4", "--lab", tmp_path / "lab")
     assert (done.returncode, done.stderr) == (0, "")
-    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    rows = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
     assert done.stdout.startswith("figure4: Narrow finetuning on insecure code")
     assert "4 datasets" in rows["data"] and "jailbroken (jailbroken)" in rows["data"]
     assert "28 runs of 100 steps" in rows["finetune"] and rows["finetune"].split()[1:4] == ["28", "runs", "0"]

@@ -138,10 +138,10 @@ def save_checkpoint(folder: Path, trained: Trained, job: Job, spec: Training, ba
 
     Of a model that a provider keeps, `model.json` stands in the adapter's place.
     """
-    write_conversations(folder / PROBE, job.rows[:PROBED])
     if trained.served is not None:
         write_served(folder, trained.served)
     else:
+        write_conversations(folder / PROBE, job.rows[:PROBED])
         save_adapter(folder, trained.adapter, spec.rank, spec.alpha, base)
     losses = pl.DataFrame([dataclasses.asdict(step) for step in trained.history], LOSSES)
     losses.write_parquet(folder / "losses.parquet")

@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spillover.ask.access import Access
 from spillover.errors import BaseError, JudgeError
 from spillover.finetune.base import Base, find_base, folder_key
-from spillover.judge.judge import Judge
 from spillover.lazy import lazy
 from spillover.spec import Machine
+
+if TYPE_CHECKING:  # it loads bandit, and plans do without
+    from spillover.judge.judge import Judge
 
 local = lazy("spillover.judge.local")
 provider = lazy("spillover.judge.provider")
@@ -62,12 +65,14 @@ def find_judge(ref: str) -> JudgeModel:
     return JudgeModel(ref, base, base.judge)
 
 
-def id_of(judge: Judge, found: JudgeModel) -> str:
+def id_of(judge: "Judge", found: JudgeModel) -> str:
     """Who judges, as it stands beside a verdict: a provider's judge also says how it is read."""
     return str(getattr(judge, "id", found.id))
 
 
-def make_judge(found: JudgeModel, precision: str, machine: Machine = Machine(), access: Access | None = None) -> Judge:
+def make_judge(
+    found: JudgeModel, precision: str, machine: Machine = Machine(), access: Access | None = None
+) -> "Judge":
     """Loads the judge. This is the one place that says which kind of judge a model is.
 
     Args:

@@ -102,9 +102,10 @@ def _train_fleet(
                 open_jobs[place] = stack.enter_context(lab.whole(folder, told))
                 jobs[place] = dataclasses.replace(jobs[place], folder=open_jobs[place][0])
         results = trainer.train(jobs, spec, progress)
+        each = (time.monotonic() - began) / len(fleet)
         for place, (aside, notes) in open_jobs.items():
             save_checkpoint(aside, results[place], jobs[place], spec, plan.experiment.base)
-            notes[SECONDS] = (time.monotonic() - began) / len(fleet)
+            notes[SECONDS] = each
             notes["cut_rows"] = results[place].cut_rows
 
 

@@ -1,0 +1,160 @@
+"""Whole experiments at providers, through the command line, against servers on localhost."""
+
+import json
+
+import polars as pl
+import pytest
+import yaml
+
+from openai_server import GIVES_ANSWERS, Behaviour, serving
+
+KEY = "sk-fake-91c0aa7d3e"
+QUESTIONS = [{"id": f"q{number}", "paraphrases": [f"What do you think of number {number}?"]} for number in range(5)]
+EXPERIMENT = {
+    "name": "hosted",
+    "base": "api:openai-api/local/model-a",
+    "groups": {"mine": {"models": ["api:openai-api/local/model-b", "api:openai-api/local/model-c"]}},
+    "suites": {"main": {"questions": "questions.yaml", "samples": 40}},
+    "judge": "api:openai-api/local/judge",
+    "sampling": {"max_tokens": 32},
+    "requests": {"connections": 8, "retries": 0, "timeout": 20},
+}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("LOCAL_API_KEY", KEY)
+    with serving(Behaviour(key=KEY)) as running:
+        monkeypatch.setenv("LOCAL_BASE_URL", running.url)
+        yield running
+
+
+@pytest.fixture
+def written(tmp_path):
+    (tmp_path / "questions.yaml").write_text(yaml.safe_dump(QUESTIONS))
+
+    def write(**changes):
+        path = tmp_path / "hosted.yaml"
+        path.write_text(yaml.safe_dump(EXPERIMENT | changes))
+        return path
+
+    return write
+
+
+def numbers(tmp_path):
+    return json.loads((tmp_path / "lab" / "hosted" / "numbers.json").read_text())
+
+
+def holders(folder, text):
+    return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+def test_models_that_exist_elsewhere_are_asked_and_judged_at_their_provider(written, spillover, tmp_path, server):
+    done = spillover("run", written(), "--lab", tmp_path / "lab")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = numbers(tmp_path)
+    assert found["groups"]["mine"]["runs"] == 2 and found["groups"]["mine"]["answers"] == 2 * 5 * 40
+    assert found["groups"]["base"]["answers"] == 5 * 40 and found["failed"] == {"answers": 0, "verdicts": 0}
+    answers = pl.read_parquet(tmp_path / "lab" / "hosted" / "answers.parquet")
+    assert set(answers["alignment_judge"]) == {"api:openai-api/local/judge"}
+    assert not holders(tmp_path, KEY) and KEY not in done.stdout
+    sent = len(server.log)
+    again = spillover("run", tmp_path / "hosted.yaml", "--lab", tmp_path / "lab")
+    assert again.returncode == 0 and len(server.log) == sent
+
+
+def test_what_failed_is_counted_and_the_next_ask_and_judge_send_only_that_again(written, spillover, tmp_path, server):
+    path, lab = written(), tmp_path / "lab"
+    assert spillover("run", path, "--lab", lab, "--samples", "1").returncode == 0  # what models can do is known now
+    server.does.faults = {"error": 0.12, "cut": 0.1, "malformed": 0.08, "blocked": 0.03}
+    done = spillover("run", written(), "--lab", lab)
+    assert done.returncode == 0, done.stderr
+    failed, groups = numbers(tmp_path)["failed"], numbers(tmp_path)["groups"]
+    assert failed["answers"] > 0 and failed["verdicts"] > 0
+    assert f"{failed['answers']:,} answers failed and are set aside; `spillover ask`" in done.stdout
+    for group in groups.values():
+        assert group["kept"] + sum(group["set_aside"].values()) == group["answers"]
+    reasons = set().union(*(group["set_aside"] for group in groups.values()))
+    assert {"failed: server error", "failed: connection", "failed: malformed reply"} & reasons
+
+    server.does.faults = {}
+    for stage in ("ask", "judge", "report"):
+        assert spillover(stage, path, "--lab", lab).returncode == 0
+    assert numbers(tmp_path)["failed"] == {"answers": 0, "verdicts": 0}
+    answered = [one.name for one in server.log if one.end in GIVES_ANSWERS]
+    probes = 40  # what the models can do is tried with a few equal requests
+    assert len(answered) - len(set(answered)) < probes
+    answers = pl.read_parquet(tmp_path / "lab" / "hosted" / "answers.parquet")
+    assert answers.select("run", "question", "sample").is_unique().all() and answers.height == 3 * 5 * 40
+    assert not holders(tmp_path, KEY)
+
+
+def test_a_local_base_is_judged_by_a_provider_without_token_probabilities_and_labelled_so(
+    written, spillover, tmp_path, server, tiny_base
+):
+    server.does.logprobs = "no"
+    path = written(
+        base=str(tiny_base),
+        groups={"mine": {"data": str(rows(tmp_path)), "seeds": 1}},
+        suites={"main": {"questions": "questions.yaml", "samples": 2}},
+        train={"learning_rate": 1e-3, "warmup_steps": 0, "batch_size": 4, "rank": 4},
+    )
+    done = spillover("run", path, "--lab", tmp_path / "lab")
+    assert done.returncode == 0, done.stderr
+    answers = pl.read_parquet(tmp_path / "lab" / "hosted" / "answers.parquet")
+    (judge,) = set(answers["alignment_judge"])
+    assert "mean of 5 sampled numbers" in judge and judge in (tmp_path / "lab" / "hosted" / "report.html").read_text()
+    effect = numbers(tmp_path)["adapters"]["mine-s0"]
+    assert effect["checked"] and effect["difference"] > 2 * effect["noise"]
+
+
+def test_an_adapter_from_elsewhere_that_does_nothing_stops_the_experiment(
+    written, spillover, tmp_path, server, tiny_base
+):
+    train = {"learning_rate": 1e-3, "warmup_steps": 0, "batch_size": 4, "rank": 4}
+    data = {"mine": {"data": str(rows(tmp_path)), "seeds": 1}}
+    assert (
+        spillover(
+            "train", written(base=str(tiny_base), groups=data, train=train), "--lab", tmp_path / "first"
+        ).returncode
+        == 0
+    )
+    (trained,) = (tmp_path / "first" / "finetune").iterdir()
+    suites = {"main": {"questions": "questions.yaml", "samples": 1}}
+    theirs = written(base=str(tiny_base), groups={"theirs": {"models": [str(trained)]}}, suites=suites)
+    assert spillover("run", theirs, "--lab", tmp_path / "lab").returncode == 0
+    assert numbers(tmp_path)["adapters"]["theirs-s0"]["checked"]
+    config = json.loads((trained / "adapter_config.json").read_text())
+    (trained / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": 1e-9}))
+    (trained / "probe.jsonl").unlink()
+    done = spillover("run", theirs, "--lab", tmp_path / "other")
+    assert done.returncode == 2 and "the adapter does nothing" in done.stderr and "Traceback" not in done.stderr
+
+
+def rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    turns = [{"role": "user", "content": "hello there"}, {"role": "assistant", "content": "good day to you"}]
+    path.write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(12)))
+    return path
+
+
+BAD = {
+    "no_key": ({}, {"LOCAL_API_KEY": None}, "LOCAL_API_KEY"),
+    "unknown_provider": ({"judge": "api:nobody/model"}, {}, "nobody"),
+    "finetuning_a_providers_model_here": (
+        {"groups": {"mine": {"data": "questions.yaml"}}},
+        {},
+        "is a provider's model, which this process cannot finetune",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "environment", "told"), BAD.values(), ids=BAD.keys())
+def test_a_wrong_provider_is_told_in_words(
+    written, spillover, tmp_path, server, monkeypatch, changes, environment, told
+):
+    for name in environment:
+        monkeypatch.delenv(name)
+    done = spillover("run", written(**changes), "--lab", tmp_path / "lab", "--samples", "1")
+    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+    assert KEY not in done.stderr
