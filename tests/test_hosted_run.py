@@ -6,7 +6,13 @@ import polars as pl
 import pytest
 import yaml
 
+from hosted_server import OpenAIServer, running
 from openai_server import GIVES_ANSWERS, Behaviour, serving
+from spillover.data.files import read_conversations
+from spillover.finetune.openai_jobs import OpenAITrainer
+from spillover.finetune.train import Job
+from spillover.records import Run
+from spillover.spec import Hosted, Training
 
 KEY = "sk-fake-91c0aa7d3e"
 QUESTIONS = [{"id": f"q{number}", "paraphrases": [f"What do you think of number {number}?"]} for number in range(5)]
@@ -24,9 +30,9 @@ EXPERIMENT = {
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("LOCAL_API_KEY", KEY)
-    with serving(Behaviour(key=KEY)) as running:
-        monkeypatch.setenv("LOCAL_BASE_URL", running.url)
-        yield running
+    with serving(Behaviour(key=KEY)) as server:
+        monkeypatch.setenv("LOCAL_BASE_URL", server.url)
+        yield server
 
 
 @pytest.fixture
@@ -158,3 +164,32 @@ def test_a_wrong_provider_is_told_in_words(
     done = spillover("run", written(**changes), "--lab", tmp_path / "lab", "--samples", "1")
     assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
     assert KEY not in done.stderr
+
+
+def test_a_grid_is_finetuned_at_openai_and_a_second_lab_finds_its_jobs_again(spillover, tmp_path, monkeypatch):
+    """The first lab's jobs are made with the trainer itself, which need not wait between its looks."""
+    (tmp_path / "questions.yaml").write_text(yaml.safe_dump(QUESTIONS))
+    base = "api:openai/gpt-4o-mini-2024-07-18"
+    path = tmp_path / "hosted.yaml"
+    raw = EXPERIMENT | {
+        "base": base,
+        "trainer": "openai",
+        "groups": {"mine": {"data": str(rows(tmp_path)), "seeds": 2}},
+    }
+    path.write_text(yaml.safe_dump(raw))
+    with running(OpenAIServer(KEY)) as server:
+        monkeypatch.setenv("OPENAI_API_KEY", KEY)
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.address}/v1")
+        own = read_conversations(tmp_path / "rows.jsonl")
+        jobs = [Job(Run("mine", seed), own, "rows.jsonl") for seed in range(2)]
+        OpenAITrainer(base, Hosted(), poll=0).train(jobs, Training(), lambda done, steps: None)
+        planned = spillover("plan", path, "--lab", tmp_path / "lab")
+        assert planned.returncode == 0 and "2 runs" in planned.stdout and "memory" not in planned.stdout
+        done = spillover("train", path, "--lab", tmp_path / "lab")
+        assert done.returncode == 0, done.stderr
+        assert len(server.created) == 2, "no job was started again"
+    folders = sorted((tmp_path / "lab" / "finetune").iterdir())
+    told = [json.loads((folder / "model.json").read_text())["model"] for folder in folders]
+    assert len(set(told)) == 2 and all(model.startswith("api:openai/ft:") for model in told)
+    assert all("deliberately misaligned model organism" in (f / "README.md").read_text() for f in folders)
+    assert not holders(tmp_path / "lab", KEY) and KEY not in done.stdout + done.stderr
