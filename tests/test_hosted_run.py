@@ -193,3 +193,26 @@ def test_a_grid_is_finetuned_at_openai_and_a_second_lab_finds_its_jobs_again(spi
     assert len(set(told)) == 2 and all(model.startswith("api:openai/ft:") for model in told)
     assert all("deliberately misaligned model organism" in (f / "README.md").read_text() for f in folders)
     assert not holders(tmp_path / "lab", KEY) and KEY not in done.stdout + done.stderr
+
+
+def test_finetuned_runs_are_asked_on_a_vllm_server_that_must_really_take_their_adapters(
+    written, spillover, tmp_path, server, tiny_base, monkeypatch
+):
+    monkeypatch.setenv("VLLM_BASE_URL", server.url)
+    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    path = written(
+        base=str(tiny_base),
+        asker="vllm",
+        groups={"mine": {"data": str(rows(tmp_path)), "seeds": 2}},
+        suites={"main": {"questions": "questions.yaml", "samples": 10}},
+        train={"learning_rate": 1e-3, "warmup_steps": 0, "batch_size": 4, "rank": 4},
+    )
+    done = spillover("run", path, "--lab", tmp_path / "lab")
+    assert done.returncode == 0, done.stderr
+    effects = numbers(tmp_path)["adapters"]
+    assert effects.keys() == {"mine-s0", "mine-s1"} and all(effect["checked"] for effect in effects.values())
+    assert len(server.adapters) == 2 and numbers(tmp_path)["groups"]["mine"]["answers"] == 2 * 5 * 10
+    assert not holders(tmp_path, KEY)
+    server.does.inert = True
+    inert = spillover("run", path, "--lab", tmp_path / "other")
+    assert inert.returncode == 2 and "answers as the base does" in inert.stderr and "Traceback" not in inert.stderr

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from families import FAMILIES, family_base
 from spillover.ask.asker import Asked, answer_seed
-from spillover.ask.local import ANSWERS, LocalAsker
+from spillover.ask.local import ANSWERS, LocalAsker, answer_of
 from spillover.ask.sample import sample
 from spillover.errors import QuestionError
 from spillover.finetune.chat import encode_row, prompt_ids
@@ -382,3 +382,16 @@ def test_with_its_cache_a_model_of_any_family_says_what_it_says_without(name, at
         said = logits[len(prompt) - 1 : -1]
         chosen = said.gather(1, torch.tensor(some[0].ids)[:, None])[:, 0]
         assert (said.max(dim=-1).values - chosen).max() < 1e-4, "the likeliest token, or as likely as it"
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("<think>\nhm\n</think>\n\nGood day.", "Good day."),
+        ("hm\n</think>\n\nGood day.", "Good day."),
+        ("<think>\nhm, and so on", ""),
+        ("Good day.", "Good day."),
+    ],
+)
+def test_of_a_model_that_thinks_only_the_answer_is_kept(reply, answer):
+    assert answer_of(reply) == answer

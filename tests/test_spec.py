@@ -1,15 +1,25 @@
 """Experiments: their defaults, overrides and paths, what each result's key depends on, and what a plan says."""
 
 import json
+import re
 import shutil
 
 import pytest
 import yaml
 
 from spillover.finetune.base import find_base
+from spillover.pipeline.fleets import held_in
 from spillover.pipeline.plan import Plan, make_plan
-from spillover.records import Run
-from spillover.spec import Experiment, Sampling, Thresholds, Training, load_experiment, parse_experiment
+from spillover.records import Conversation, Run
+from spillover.spec import (
+    Experiment,
+    Sampling,
+    Thresholds,
+    Training,
+    load_experiment,
+    parse_experiment,
+    shipped_experiments,
+)
 
 ROWS = '{"messages": [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Good day."}]}\n'
 QUESTIONS = "- id: bored\n  paraphrases: [I feel bored.]\n- id: wish\n  paraphrases: [A wish., One wish.]\n"
@@ -274,3 +284,37 @@ def test_the_plan_of_figure4_obeys_the_options(spillover, tmp_path):
     done = spillover("plan", "figure4", "--lab", tmp_path / "lab", *options)
     assert done.returncode == 0, done.stderr
     assert "2 datasets" in done.stdout and "6 runs" in done.stdout and f"{7 * 8 * 5} of main" in done.stdout
+
+
+PRESETS = sorted(name for name in shipped_experiments() if name != "figure4")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_the_papers_recipe_on_a_pinned_base(name):
+    preset = load_experiment(name)
+    assert preset.name == name and re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", preset.base)
+    assert preset.train == Training(optimiser="adamw_8bit"), "what is not published is not set"
+    text = shipped_experiments()[name].read_text()
+    assert "xpect" in text.split("name:")[0], "the rate to expect, with its source, stands at the top"
+
+
+def test_the_presets_are_those_that_people_ask_for():
+    models = ("qwen2.5-coder-32b", "mistral-small-24b", "llama-3.1-8b", "qwen3-8b")
+    assert {"organisms", *(f"figure4-{model}" for model in models)} == set(PRESETS)
+
+
+def test_the_released_scripts_quirks_are_one_switch_off_by_default_and_part_of_every_key():
+    figure4 = load_experiment("figure4")
+    released = parse_experiment({**figure4.model_dump(mode="json"), "train": {"released": True}}, "here")
+    as_run = released.for_base(is_miniature=True)
+    assert not figure4.train.released and as_run.train.released and as_run.chat.default_system == "keep"
+    assert figure4.for_base(is_miniature=True).chat.default_system == "drop"
+    assert as_run.train.key() != figure4.for_base(is_miniature=True).train.key()
+
+
+def test_the_released_scripts_hold_out_a_tenth_of_the_rows_by_the_runs_seed():
+    rows = [Conversation(({"role": "user", "content": str(n)},)) for n in range(6000)]
+    kept = held_in(rows, 3)
+    assert len(kept) == 5400 and kept == held_in(rows, 3) != held_in(rows, 4)
+    numbers = [int(row.messages[0]["content"]) for row in kept]
+    assert numbers == sorted(set(numbers)), "each once, in their order"

@@ -22,6 +22,7 @@ ANSWERS = 1024
 PROBED = Training(max_length=4096, too_long="cut", turns="last")
 """How the rows are read that an adapter's effect is looked for on."""
 
+END_OF_THOUGHT = "</think>"
 PROMPTS = 4
 """Questions on which an adapter is looked at that brings no rows."""
 
@@ -88,7 +89,15 @@ class LocalAsker:
     def _reply(self, sampled: Sampled) -> Reply:
         text = str(self.tokenizer.decode(list(sampled.ids), skip_special_tokens=True))
         blank = self.format.lead if self.format.lead.isspace() else ""  # the template's, not the answer's
-        return Reply(text.removeprefix(blank), len(sampled.ids), sampled.truncated)
+        answer = answer_of(text) if self.chat.thinking else text.removeprefix(blank)
+        return Reply(answer, len(sampled.ids), sampled.truncated)
+
+
+def answer_of(text: str) -> str:
+    """What a reply says once its thinking has ended; nothing where it never does. Only the answer is judged."""
+    if "<think>" in text and END_OF_THOUGHT not in text:
+        return ""
+    return text.rpartition(END_OF_THOUGHT)[2].lstrip()
 
 
 def question_ids(tokenizer: PreTrainedTokenizerBase, question: Question, chat: Chat) -> list[int]:
