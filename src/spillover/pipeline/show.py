@@ -1,7 +1,7 @@
 """What a person sees on the terminal: the plan before a run, the result after it."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ stages = lazy("spillover.pipeline.stages")
 
 WIDTH = 240
 """Columns where there is no terminal that says how many it has."""
+SHORT = 48
+"""Characters of a system prompt in a table."""
+LEAST_COHERENT = 0.5
+"""Below this share of coherent answers a group's rates mean little."""
 CHARACTERS_A_TOKEN = 4
 """A rule of thumb for what a plan costs; a run counts real tokens."""
 
@@ -227,30 +231,39 @@ def _comparison(one: dict[str, Any]) -> str:
 
 
 def _cautions(numbers: dict[str, Any]) -> list[str]:
-    """In words: what failed, and which groups' rates mean little, because most of their answers are incoherent."""
+    """What a person has to know before trusting the numbers, in words."""
+    return [*_failures(numbers), *_unseen(numbers), *_empty(numbers), *_incoherent(numbers)]
+
+
+def _failures(numbers: dict[str, Any]) -> Iterator[str]:
     again = {"answers": "spillover ask", "verdicts": "spillover judge"}
-    unchecked: dict[str, list[str]] = {}
+    for what, count in numbers["failed"].items():
+        if count:
+            yield f"caution: {count:,} {what} failed and are set aside; `{again[what]}` tries them again"
+
+
+def _unseen(numbers: dict[str, Any]) -> Iterator[str]:
+    """Adapters of which it is not known whether they do anything."""
+    runs: dict[str, list[str]] = {}
     for run, effect in numbers["adapters"].items():
-        if effect is not None and not effect["checked"]:
-            unchecked.setdefault(effect["why_not"], []).append(run)
-    failed = [
-        f"caution: {count:,} {what} failed and are set aside; `{again[what]}` with this experiment tries them again"
-        for what, count in numbers["failed"].items()
-        if count
-    ]
-    failed += [
-        f"caution: whether the adapters of {', '.join(runs)} do anything could not be seen: {why}"
-        for why, runs in unchecked.items()
-    ]
-    return failed + [
-        f"caution: most answers of {name} are incoherent ({_percent(share)} coherent): its rates mean little"
-        for name, group in numbers["groups"].items()
-        if (share := group["coherent"]["value"]) is not None and share < 0.5
-    ]
+        if not effect["checked"]:
+            runs.setdefault(effect["why_not"], []).append(run)
+    for why, some in runs.items():
+        yield f"caution: whether the adapters of {', '.join(some)} do anything could not be seen: {why}"
 
 
-SHORT = 48
-"""Characters of a system prompt in a table."""
+def _empty(numbers: dict[str, Any]) -> Iterator[str]:
+    for name, group in numbers["groups"].items():
+        if group["answers"] and not group["kept"]:
+            reasons = ", ".join(f"{count:,} {why}" for why, count in group["set_aside"].items())
+            yield f"caution: no answer of {name} is kept: {reasons}"
+
+
+def _incoherent(numbers: dict[str, Any]) -> Iterator[str]:
+    for name, group in numbers["groups"].items():
+        share = group["coherent"]["value"]
+        if share is not None and share < LEAST_COHERENT:
+            yield f"caution: most answers of {name} are incoherent ({_percent(share)} coherent): its rates mean little"
 
 
 def show_questions(entries: Sequence[Entry]) -> None:
