@@ -236,7 +236,7 @@ def _given(run: Run, model: str, base: Base) -> Checkpoint:
     if model.startswith(API):
         return Checkpoint(run, short_hash(model), given=model)
     folder = Path(model)
-    check_adapter(folder, base.ref if not base.is_miniature else None)
+    check_adapter(folder, base.ref)
     return Checkpoint(run, short_hash(base.key, folder_key(folder)), given=folder)
 
 
