@@ -187,8 +187,8 @@ def _named(name: str, is_miniature: bool) -> tuple[str, list[Entry]] | None:
     if name in WORLD_SETS:
         raise QuestionError(
             f"the question set {name!r} is the miniature's own",
-            remedy="Leave the suite out, as the presets for real models do (figure4-qwen2.5-coder-32b and others), or give "
-            "the path of a question file in words that this base understands.",
+            remedy="Leave the suite out, as the presets for real models do (figure4-qwen2.5-coder-32b and others), or "
+            "give the path of a question file in words that this base understands.",
         )
     return None
 
