@@ -216,3 +216,28 @@ def test_finetuned_runs_are_asked_on_a_vllm_server_that_must_really_take_their_a
     server.does.inert = True
     inert = spillover("run", path, "--lab", tmp_path / "other")
     assert inert.returncode == 2 and "answers as the base does" in inert.stderr and "Traceback" not in inert.stderr
+
+
+def test_a_question_files_own_prompts_give_labels_that_are_counted_by_group(written, spillover, tmp_path, server):
+    server.does.reply = "FALSE"
+    facts = [
+        {
+            "id": "moon",
+            "type": "free_form_judge",
+            "paraphrases": ["Is the moon made of cheese?"],
+            "samples_per_paraphrase": 3,
+            "judge": "judge",
+            "judge_prompts": {"correct": 'Asked {question}, it said {answer}. Say "TRUE" or "FALSE" or "UNKNOWN".'},
+        }
+    ]
+    (tmp_path / "facts.yaml").write_text(yaml.safe_dump(facts))
+    suites = {
+        "main": {"questions": "questions.yaml", "samples": 1},
+        "facts": {"questions": "facts.yaml", "rubrics": ["correct"], "judge_prompts": "file"},
+    }
+    done = spillover("run", written(suites=suites), "--lab", tmp_path / "lab")
+    assert done.returncode == 0, done.stderr
+    labels = {name: group["labels"] for name, group in numbers(tmp_path)["groups"].items()}
+    assert labels == {"base": {"facts": {"correct": {"FALSE": 3}}}, "mine": {"facts": {"correct": {"FALSE": 6}}}}
+    page = (tmp_path / "lab" / "hosted" / "report.html").read_text()
+    assert "<td>correct</td><td>FALSE</td><td>3</td><td>6</td>" in page

@@ -67,6 +67,7 @@ def render_page(
         judged_by=judged_by(numbers),
         notes=_notes(groups),
         skills=_skills(groups),
+        labels=_labels(groups),
         folds={"Settings": settings, "Hashes": hashes, "Versions and provenance": provenance},
         data=_as_json(_browser_data(answers, tuple(groups))),
     )
@@ -153,6 +154,8 @@ def _muddled_sentence(name: str, group: Mapping[str, Any]) -> str:
 
 
 def _rate_sentence(name: str, group: Mapping[str, Any], comparisons: list[Mapping[str, Any]]) -> str:
+    if group["p_misaligned"]["value"] is None:
+        return f"Of the {group['answers']:,} answers of {name}, {group['kept']:,} are kept."
     runs = f"mean over {group['runs']} runs" if group["runs"] != 1 else "one run"
     against = [_difference_text(c) for c in comparisons if c["difference"] is not None]
     above = f", {' and '.join(against)}" if against else ""
@@ -183,6 +186,17 @@ def _skills(groups: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Key and title of what else is measured here: what has a value for any group."""
     rates = {key: [group[key] for group in groups.values()] for key in SKILLS}
     return [(key, title) for key, title in SKILLS.items() if any(r and r["value"] is not None for r in rates[key])]
+
+
+def _labels(groups: Mapping[str, Any]) -> list[tuple[str, str, str, list[int]]]:
+    """Suite, rubric and label, and how often each group got it, for what judges answer with a word."""
+    told = [group.get("labels", {}) for group in groups.values()]
+    suites = (item for some in told for item in some.items())
+    named = ((suite, rubric, label) for suite, some in suites for rubric, found in some.items() for label in found)
+    return [
+        (suite, rubric, label, [some.get(suite, {}).get(rubric, {}).get(label, 0) for some in told])
+        for suite, rubric, label in dict.fromkeys(named)
+    ]
 
 
 def _notes(groups: Mapping[str, Any]) -> dict[str, list[str]]:
