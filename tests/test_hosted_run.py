@@ -241,3 +241,4 @@ def test_a_question_files_own_prompts_give_labels_that_are_counted_by_group(writ
     assert labels == {"base": {"facts": {"correct": {"FALSE": 3}}}, "mine": {"facts": {"correct": {"FALSE": 6}}}}
     page = (tmp_path / "lab" / "hosted" / "report.html").read_text()
     assert "<td>correct</td><td>FALSE</td><td>3</td><td>6</td>" in page
+    assert "caution: no answer of mine is kept: " in done.stdout and "Of the 10 answers of mine, 0 are kept." in page
