@@ -515,7 +515,7 @@ def test_a_rank_above_the_servers_is_told_with_what_to_start_it_with(serve, lab,
 
 def test_an_adapter_of_another_base_is_refused_before_anything_is_sent(serve, lab, tmp_path):
     server = serve()
-    with pytest.raises(AdapterError, match="trained on 'base/other'"):
+    with pytest.raises(AdapterError, match="another base: base/other"):
         served(lab, adapter(tmp_path / "run", base="base/other"), "base/four")
     assert not server.log
 

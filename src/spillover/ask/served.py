@@ -14,12 +14,10 @@ from spillover.ask.client import Client, Wanted
 from spillover.ask.journal import Journal
 from spillover.data.files import read_conversations
 from spillover.errors import AdapterError, ProviderError
+from spillover.finetune.adapter import CONFIG, PROBE, check_base
 from spillover.records import Message
 from spillover.spec import API, Sampling, short_hash
 
-CONFIG = "adapter_config.json"
-PROBE = "probe.jsonl"
-"""A few rows that a run was trained on, in its checkpoint's folder."""
 VLLM = "vllm/"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that a vLLM server can be started for."""
@@ -41,7 +39,7 @@ def served_ref(base: str, adapter: Path) -> str:
     if not base.startswith(VLLM):
         what = "an adapter can only be asked through a vLLM server"
         raise AdapterError(what, where=adapter, remedy=f"Its base must be {API}{VLLM}BASE; it is {API}{base}.")
-    _check_base(base.removeprefix(VLLM), adapter)
+    check_base(adapter, str(_config(adapter).get("base_model_name_or_path") or ""), base.removeprefix(VLLM))
     return f"{base}:{adapter.resolve()}"
 
 
@@ -74,21 +72,6 @@ def _config(adapter: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise AdapterError("is no JSON object", where=adapter / CONFIG, remedy="Give a PEFT folder.")
     return config
-
-
-def _check_base(base: str, adapter: Path) -> None:
-    trained_on = _config(adapter).get("base_model_name_or_path")
-    if trained_on and _plain(str(trained_on)) != _plain(base):
-        raise AdapterError(
-            f"the adapter was trained on {trained_on!r}, and the server's base is {base!r}",
-            where=adapter,
-            remedy="Ask it on its own base.",
-        )
-
-
-def _plain(base: str) -> str:
-    """A base's name without its revision, or its folder in full."""
-    return str(Path(base).resolve()) if Path(base).is_dir() else base.split("@")[0]
 
 
 def not_loaded(error: ProviderError, adapter: Path) -> AdapterError:

@@ -77,7 +77,7 @@ def check_adapter(folder: Path, base: str | None = None) -> LoraConfig:
         raise AdapterError(what, where=folder / CONFIG, remedy="Save the adapter with save_pretrained.") from None
     _check_kind(folder, config)
     if base is not None:
-        _check_base(folder, str(config.get("base_model_name_or_path") or ""), base)
+        check_base(folder, str(config.get("base_model_name_or_path") or ""), base)
     return read
 
 
@@ -106,8 +106,16 @@ def _check_kind(folder: Path, config: Mapping[str, Any]) -> None:
     raise AdapterError(what, where=folder / CONFIG, remedy="Merge it into its base with PEFT and give that as `base`.")
 
 
-def _check_base(folder: Path, theirs: str, ours: str) -> None:
-    """Refuses the adapter of another hub id, or of a folder of another name. Across the two kinds nothing is known."""
+def check_base(folder: Path, theirs: str, ours: str) -> None:
+    """Raises AdapterError for the adapter of another hub id, or of a folder of another name.
+
+    Across the two kinds nothing is known.
+
+    Args:
+        folder: the adapter's.
+        theirs: the base that its config names.
+        ours: the base that it is to be put on.
+    """
     if not theirs or _is_folder(theirs) != _is_folder(ours) or _plain(theirs) == _plain(ours):
         return
     raise AdapterError(
