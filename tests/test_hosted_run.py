@@ -109,6 +109,7 @@ def test_a_local_base_is_judged_by_a_provider_without_token_probabilities_and_la
     assert done.returncode == 0, done.stderr
     answers = pl.read_parquet(tmp_path / "lab" / "hosted" / "answers.parquet")
     (judge,) = set(answers["alignment_judge"])
+    assert numbers(tmp_path)["judge"]["by"]["alignment"]["judge"] == judge == numbers(tmp_path)["judge"]["id"]
     assert "mean of 5 sampled numbers" in judge and judge in (tmp_path / "lab" / "hosted" / "report.html").read_text()
     effect = numbers(tmp_path)["adapters"]["mine-s0"]
     assert effect["checked"] and effect["difference"] > 2 * effect["noise"]

@@ -198,6 +198,10 @@ class Thresholds(Spec):
     """On a single question a run counts from this many kept answers."""
 
 
+LEAST_COHERENT = 0.5
+"""Below this share of coherent answers a group's rates mean little, and whoever shows them says so."""
+
+
 class MiniatureSettings(Spec):
     """What the miniature needs instead of the paper's settings. Ignored for any other base."""
 

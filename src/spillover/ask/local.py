@@ -10,6 +10,7 @@ from spillover.ask.sample import Sampled, sample
 from spillover.data.files import read_conversations
 from spillover.errors import BaseError, DataError, QuestionError
 from spillover.finetune.adapter import PROBE
+from spillover.finetune.budget import ANSWERS
 from spillover.finetune.chat import Row, check_text, prompt_ids, to_row
 from spillover.finetune.effect import check_effect
 from spillover.finetune.model import adapted, load_model, load_tokenizer, told_when_memory_ends
@@ -17,8 +18,6 @@ from spillover.finetune.template import Format, format_of
 from spillover.records import Model, Question
 from spillover.spec import Chat, Machine, Sampling, Training
 
-ANSWERS = 1024
-"""Most answers that are written at once."""
 PROBED = Training(max_length=4096, too_long="cut", turns="last")
 """How the rows are read that an adapter's effect is looked for on."""
 

@@ -11,13 +11,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from spillover.finetune.budget import ROWS, TOKENS
 from spillover.finetune.chat import Row
 from spillover.finetune.fast import Packing
 
-ROWS = 96
-"""Rows of all runs that pass through the model at once; a step's rows go in several such batches, longest first."""
-SLOTS = 8192
-"""Tokens of all runs that pass through the model at once, were all as long as the longest: long rows go by fewer."""
 LENGTH_STEP = 16
 """Rows are padded to a multiple of this many tokens: few distinct shapes, since a new shape is slow on a CPU."""
 GROUPS = 4
@@ -38,7 +35,7 @@ class Room:
     """
 
     rows: int = ROWS
-    tokens: int = SLOTS
+    tokens: int = TOKENS
     recompute: bool = False
 
 

@@ -8,6 +8,7 @@ import polars as pl
 
 from spillover.errors import LabError
 from spillover.judge.judge import TruthJudge
+from spillover.judge.rubrics import Rubric
 from spillover.measure.metrics import agreement, measure
 from spillover.measure.table import judged, kept_and_set_aside
 from spillover.pipeline.parts import EFFECT, FAILED, failed_answers
@@ -65,10 +66,9 @@ def _effects(plan: Plan, lab: Lab) -> dict[str, Any]:
 
 def _failed(plan: Plan, frame: pl.DataFrame) -> dict[str, int]:
     """How many answers, and how many answers' verdicts, a provider failed to give: they may be tried again."""
-    reasons = [frame.select(pl.col(f"{name}_reason").alias("reason")) for name in plan.rubrics]
     return {
         "answers": frame.filter(failed_answers()).height,
-        "verdicts": sum(reason.filter(pl.col("reason") == FAILED).height for reason in reasons),
+        "verdicts": sum(frame.filter(pl.col(f"{name}_reason") == FAILED).height for name in plan.rubrics),
     }
 
 
@@ -114,13 +114,21 @@ def _truth(plan: Plan, asked: pl.DataFrame, rubric: str) -> pl.DataFrame:
 
 def _judge_numbers(plan: Plan, frame: pl.DataFrame) -> dict[str, Any]:
     graded = {name: agreement(frame, name, TRUTH + name, plan.rubrics[name].threshold) for name in _graded(plan)}
+    by = {name: _judge_of(plan, frame, rubric) for name, rubric in plan.rubrics.items()}
+    models = [by[name] for name, rubric in plan.rubrics.items() if rubric.by == "model"]
     return {
-        "id": plan.judge.id if plan.judge is not None else None,
+        "id": models[0] if models else None,
         "rubrics": {name: plan.judge_key(rubric) for name, rubric in plan.rubrics.items()},
-        "by": {name: {"judge": plan.judge_id(rubric), "rubric": rubric.key()} for name, rubric in plan.rubrics.items()},
+        "by": {name: {"judge": by[name], "rubric": rubric.key()} for name, rubric in plan.rubrics.items()},
         "agreement_with_truth": {name: {**one["answers"], "pairs": one["pairs"]} for name, one in graded.items()}
         or None,
     }
+
+
+def _judge_of(plan: Plan, frame: pl.DataFrame, rubric: Rubric) -> str:
+    """Who judged by a rubric, as its verdicts say: a provider's judge also says how it was read."""
+    named = frame[f"{rubric.name}_judge"].drop_nulls()
+    return str(named[0]) if len(named) else plan.judge_id(rubric)
 
 
 def _settings(plan: Plan) -> dict[str, Any]:

@@ -262,7 +262,7 @@ def _rubrics(experiment: Experiment, entries: Entries, known: dict[str, Rubric])
     """
     found: dict[str, Rubric] = {}
     for name, suite in experiment.suites.items():
-        own = suite.judge_prompts == "file"
+        own = suite.judge_prompts == FILE
         ours = {} if own else {each: find_rubric(each, known) for each in suite.rubrics}
         some = rubrics_of(prompts_of(suite, entries[name])) if own else ours
         check_rateable(suite, entries[name], some)

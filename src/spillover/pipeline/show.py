@@ -14,6 +14,7 @@ from spillover.data.upstream import FOLDER_VARIABLE, RELEASED, Fetched, paper_fo
 from spillover.finetune.budget import describe
 from spillover.lazy import lazy
 from spillover.pipeline.plan import Cell, Plan
+from spillover.spec import LEAST_COHERENT
 from spillover.store import DONE, Lab, check_layout, read_json
 
 stages = lazy("spillover.pipeline.stages")
@@ -22,8 +23,6 @@ WIDTH = 240
 """Columns where there is no terminal that says how many it has."""
 SHORT = 48
 """Characters of a system prompt in a table."""
-LEAST_COHERENT = 0.5
-"""Below this share of coherent answers a group's rates mean little."""
 CHARACTERS_A_TOKEN = 4
 """A rule of thumb for what a plan costs; a run counts real tokens."""
 

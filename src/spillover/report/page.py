@@ -15,10 +15,8 @@ import polars as pl
 
 from spillover.records import BASE_RUN
 from spillover.report.figures import caption, judged_by, question_label, styles
-from spillover.spec import MINIATURE, Thresholds
+from spillover.spec import LEAST_COHERENT, MINIATURE, Thresholds
 
-LEAST_COHERENT = 0.5
-"""Below this share of coherent answers a group's rates have little meaning, and the page says so."""
 SIGNIFICANT = 0.05
 """The p-value below which a difference counts as found."""
 TOKENS = 6
