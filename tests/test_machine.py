@@ -19,8 +19,7 @@ from spillover.finetune.budget import ROWS, TOKENS
 from spillover.finetune.chat import Row
 from spillover.finetune.fast import ATTENTION
 from spillover.finetune.fleet import Member, train_fleet
-from spillover.finetune.layout import ROWS as MOST_ROWS
-from spillover.finetune.layout import SLOTS, Room, cut
+from spillover.finetune.layout import Room, cut
 from spillover.finetune.model import adapted, device, load_model, told_when_memory_ends
 from spillover.finetune.optimiser import make_optimiser
 from spillover.finetune.train import Job, LocalTrainer
@@ -115,7 +114,7 @@ def test_little_room_cuts_a_step_into_more_parts_and_changes_nothing(model):
 
 
 def test_the_memory_plans_limits_are_those_of_a_step():
-    assert (TOKENS, ROWS) == (SLOTS, MOST_ROWS)
+    assert (TOKENS, ROWS) == (Room().tokens, Room().rows)
 
 
 # optimisers
