@@ -114,7 +114,7 @@ def test_little_room_cuts_a_step_into_more_parts_and_changes_nothing(model):
 
 
 def test_the_memory_plans_limits_are_those_of_a_step():
-    assert (TOKENS, ROWS) == (Room().tokens, Room().rows)
+    assert (Room().tokens, Room().rows) == (TOKENS, ROWS)
 
 
 # optimisers
