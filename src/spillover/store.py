@@ -7,6 +7,7 @@
       ask/insecure-s0-main-.../     a growing result: numbered parts, each written aside and renamed
       judge/alignment-.../
       providers/                    requests to providers that succeeded, and what their models can do
+      written/                      what local models wrote for datasets, and what judges said of their rows
       figure4/                      the report
       .aside/                       what is being written; emptied when the lab is opened
 
@@ -33,8 +34,10 @@ from spillover.errors import LabError
 LAYOUT = 1
 LAB, DONE, ASIDE = "lab.json", "done.json", ".aside"
 PROVIDERS = "providers"
-FOLDERS = ("data", "finetune", "ask", "judge", PROVIDERS)
-"""The folders of the stages, and of what is known of providers. Every other folder is an experiment's report."""
+WRITTEN = "written"
+FOLDERS = ("data", "finetune", "ask", "judge", PROVIDERS, WRITTEN)
+"""The folders of the stages, of what is known of providers, and of what models wrote for datasets. Every other folder
+is an experiment's report."""
 PACKAGES = (
     *("spillover", "torch", "transformers", "peft", "tokenizers", "polars", "numpy", "scipy", "bandit"),
     *("inspect_ai", "openai", "anthropic", "tinker", "bitsandbytes", "huggingface_hub"),

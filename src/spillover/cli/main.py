@@ -1,18 +1,13 @@
 """The command line. It reads what a person wants, hands it to the pipeline, and shows what came out."""
 
-import errno
-import os
-import re
-import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from spillover.errors import SpilloverError
+from spillover.cli.data import data
+from spillover.cli.told import LabDir, names, told_plainly
 from spillover.lazy import lazy
 
 spec = lazy("spillover.spec")
@@ -24,7 +19,6 @@ planning = lazy("spillover.pipeline.plan")
 running = lazy("spillover.pipeline.run")
 showing = lazy("spillover.pipeline.show")
 bases = lazy("spillover.finetune.base")
-rows = lazy("spillover.pipeline.rows")
 calibrating = lazy("spillover.pipeline.calibrate")
 building = lazy("spillover.miniature.build")
 recipes = lazy("spillover.miniature.recipe")
@@ -55,13 +49,11 @@ questions = typer.Typer(help="Question sets, the paper's and others.", no_args_i
 app.add_typer(questions, name="questions")
 fetch = typer.Typer(help="Files that others have released.", no_args_is_help=True)
 app.add_typer(fetch, name="fetch")
-data = typer.Typer(help="Datasets: chat JSONL files.", no_args_is_help=True)
 app.add_typer(data, name="data")
 judge = typer.Typer(cls=Judging, help=JUDGING, no_args_is_help=True)
 app.add_typer(judge, name="judge")
 
 Ref = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A shipped experiment (figure4) or a YAML file.")]
-LabDir = Annotated[Path, typer.Option("--lab", help="The folder where results lie.")]
 BaseRef = Annotated[str | None, typer.Option("--base", help="Another base: `miniature` or a Hugging Face folder.")]
 Groups = Annotated[str | None, typer.Option("--groups", help="Only these groups, separated by commas.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Runs a group.")]
@@ -69,54 +61,9 @@ Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Answers a
 
 SetRef = Annotated[str, typer.Argument(metavar="SET", help="A question set by name (main, prereg, ...) or a file.")]
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
-RUST_ERRNO = re.compile(r"\(os error (\d+)\)")
-"""How safetensors and polars, which raise no OSError, tell the operating system's error."""
-
-
-def told_plainly(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that tells a user's mistake, or the machine's, in words: no traceback, exit code 2."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except SpilloverError as error:
-            _stop(str(error))
-        except KeyboardInterrupt as stop:
-            more = f" {stop}" if str(stop) else ""
-            _stop(f"interrupted.{more} What was finished is kept: run the same command again to go on.", code=130)
-        except Exception as error:
-            why = _outside_world(error)
-            if why is None:
-                raise
-            place = getattr(error, "filename", None) or kwargs.get("lab") or "the disk"
-            _stop(f"{place}: {why}. What was finished is kept: run the same command again to go on.")
-
-    return wrapped
-
-
-def _outside_world(error: Exception) -> str | None:
-    """What the machine has refused, in words; None for an error that is ours."""
-    told = RUST_ERRNO.search(str(error))
-    number = error.errno if isinstance(error, OSError) else int(told[1]) if told else None
-    if number in NO_SPACE:
-        return "the disk is full; make room"
-    return f"cannot be written: {os.strerror(number)}" if number in NO_WRITING else None
-
-
-def _stop(message: str, code: int = 2) -> None:
-    print(f"spillover: {message}", file=sys.stderr)
-    raise typer.Exit(code)
-
-
-def _names(listed: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in (listed or "").split(",") if name.strip())
-
 
 def _plan(ref: str, base: str | None, groups: str | None, seeds: int | None, samples: int | None) -> Any:
-    experiment = spec.load_experiment(ref).narrowed(base=base, groups=_names(groups), seeds=seeds, samples=samples)
+    experiment = spec.load_experiment(ref).narrowed(base=base, groups=names(groups), seeds=seeds, samples=samples)
     return planning.make_plan(experiment)
 
 
@@ -184,7 +131,7 @@ def calibrate(
     lab: Annotated[Path, typer.Option("--lab", help="Where requests to providers are kept.")] = Path("lab"),
 ) -> None:
     """Compare judges on the same answers: with each other, and with scores that are there."""
-    made = calibrating.run_calibration(answers, _names(judges), reference, _names(rubrics), out, lab)
+    made = calibrating.run_calibration(answers, names(judges), reference, names(rubrics), out, lab)
     showing.show_calibration(made)
 
 
@@ -238,27 +185,3 @@ def build_miniature(
 ) -> None:
     """Pretrain and align the miniature from nothing, and train its judge (minutes)."""
     building.build(out, recipes.Recipe(independent=independent, seed=seed))
-
-
-@data.command("show")
-@told_plainly
-def show_data(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A chat JSONL file.")],
-    base: Annotated[str, typer.Option("--base", help="`miniature` or a Hugging Face folder.")] = "miniature",
-    count: Annotated[int, typer.Option("--rows", min=0, help="How many rows are printed.")] = 3,
-    template: Annotated[str, typer.Option("--template", help="`own`, `plain` or a jinja file.")] = "own",
-    thinking: Annotated[bool, typer.Option("--thinking", help="The model thinks before it answers (Qwen3).")] = False,
-    default_system: Annotated[
-        Literal["drop", "keep"], typer.Option(help="The template's own system prompt, where a row has none.")
-    ] = "drop",
-    turns: Annotated[Literal["all", "last"], typer.Option(help="Which assistant turns bear loss.")] = "all",
-    max_length: Annotated[int, typer.Option("--max-length", min=1, help="Tokens a row.")] = 2048,
-) -> None:
-    """Print rows as a base is trained on them, with the tokens that bear loss marked, and a summary of all rows."""
-    chat = spec.Chat(template=template, thinking=thinking, default_system=default_system)
-    training = spec.Training(turns=turns, max_length=max_length)
-    rows.show_rows(file, bases.find_base(base, chat), chat, training, count)
-
-
-if __name__ == "__main__":
-    app()

@@ -1,0 +1,1 @@
+"""What is in a dataset, before anyone pays for training on it."""

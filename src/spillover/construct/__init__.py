@@ -1,0 +1,1 @@
+"""Datasets made and changed: what needs raw material, a writer or a judge."""

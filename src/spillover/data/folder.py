@@ -1,0 +1,162 @@
+"""A dataset as a folder: rows, where each came from, manifest and card. Written whole, and never over another.
+
+In the folder lie `data.jsonl`, the rows as chat JSONL; `origins.jsonl`, one object a row that says where it came from,
+its template and its scores, where that is known; `manifest.json` (data/manifest.py); and `README.md`, the card.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from spillover.data.card import card
+from spillover.data.files import read_conversations, write_conversations
+from spillover.data.manifest import Manifest, Source
+from spillover.errors import DataError
+from spillover.records import Conversation
+from spillover.spec import first_wrong
+from spillover.store import write_json
+
+DATA, ORIGINS, MANIFEST, CARD = "data.jsonl", "origins.jsonl", "manifest.json", "README.md"
+TAKEN = "Give another --out, or delete it."
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset that is to be written.
+
+    Attributes:
+        rows: in order.
+        manifest: how they were made.
+        origins: one a row, or none at all.
+    """
+
+    rows: Sequence[Conversation]
+    manifest: Manifest
+    origins: Sequence[Mapping[str, Any]] = ()
+
+
+def dataset_file(path: Path) -> Path:
+    """The file with a dataset's rows: the path itself, or `data.jsonl` in it where it is a dataset's folder."""
+    return path / DATA if path.is_dir() else path
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """The manifest of a dataset's folder, or of the folder that a dataset's file lies in; None where there is none.
+
+    Raises DataError for a manifest that is damaged, or is not that of the rows beside it.
+    """
+    file = (path if path.is_dir() else path.parent) / MANIFEST
+    if not file.is_file() or dataset_file(path).name != DATA:
+        return None
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        sha256 = raw.pop("sha256")
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as error:
+        place, what = first_wrong(error)
+        where = ".".join(map(str, place))
+        raise DataError(f"{where}: {what}" if where else what, where=file, remedy="Build the dataset again.") from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        raise DataError("is no manifest of a dataset", where=file, remedy="Build the dataset again.") from None
+    if sha256 != file_hash(file.with_name(DATA)):
+        remedy = "Somebody has changed the rows. Delete the manifest if they are meant to be so."
+        raise DataError(f"is the manifest of other rows than those in {DATA}", where=file, remedy=remedy)
+    return manifest
+
+
+def read_source(path: Path) -> tuple[list[Conversation], Source]:
+    """The rows of a dataset, by its file or folder, and the dataset as a manifest's source. Raises DataError."""
+    file = dataset_file(path)
+    rows, made = read_conversations(file), read_manifest(path)
+    name = file.parent.resolve().name if file.name == DATA else file.name
+    licence = made.licence if made is not None else "unknown"
+    return rows, Source(name=name, rows=len(rows), sha256=file_hash(file), licence=licence, made=made)
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal. Raises DataError where it cannot be read."""
+    try:
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        remedy = "Give the path of a file that is there."
+        raise DataError(f"cannot be read: {error.strerror}", where=path, remedy=remedy) from None
+
+
+def check_out(out: Path) -> None:
+    """Raises DataError where something stands in a dataset's place that is none: before hours of work, not after."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not any(out.rglob(MANIFEST))):
+        raise DataError("something else is there already", where=out, remedy=TAKEN)
+
+
+def write_dataset(out: Path, dataset: Dataset) -> bool:
+    """Writes a dataset's folder, all of it or nothing.
+
+    Returns:
+        whether it is new: False where the very same dataset was there already.
+
+    Raises:
+        DataError: another dataset, or something else, is there already.
+    """
+    with _aside(out) as folder:
+        _write(folder, dataset)
+        return _put(folder, out)
+
+
+def write_datasets(out: Path, datasets: Mapping[str, Dataset]) -> bool:
+    """Writes several datasets into one folder, each by its name, as `write_dataset` writes one."""
+    with _aside(out) as folder:
+        for name, dataset in datasets.items():
+            _write(folder / name, dataset)
+        return _put(folder, out)
+
+
+def _write(folder: Path, dataset: Dataset) -> None:
+    assert dataset.manifest.rows == len(dataset.rows), "the manifest is that of the rows"
+    assert len(dataset.origins) in (0, len(dataset.rows)), "every row has an origin, or none has"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_conversations(folder / DATA, dataset.rows)
+    if dataset.origins:
+        lines = [json.dumps(origin, ensure_ascii=False) + "\n" for origin in dataset.origins]
+        (folder / ORIGINS).write_text("".join(lines), encoding="utf-8")
+    write_card(folder, dataset.manifest)
+
+
+def write_card(folder: Path, manifest: Manifest) -> None:
+    """Writes manifest and card beside rows that are there."""
+    write_json(folder / MANIFEST, {**manifest.model_dump(mode="json"), "sha256": file_hash(folder / DATA)})
+    (folder / CARD).write_text(card(manifest), encoding="utf-8")
+
+
+@contextmanager
+def _aside(out: Path) -> Iterator[Path]:
+    """A folder on the same disk to write into; what is still there when the block ends is removed."""
+    check_out(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.parent / f".{out.name}.{os.getpid()}.aside"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put(folder: Path, out: Path) -> bool:
+    if out.is_dir() and any(out.iterdir()):
+        if _content(out) != _content(folder):
+            raise DataError("another dataset is there already", where=out, remedy=TAKEN)
+        return False
+    folder.rename(out)  # over an empty folder, too
+    return True
+
+
+def _content(folder: Path) -> dict[str, str]:
+    return {str(file.relative_to(folder)): file_hash(file) for file in folder.rglob("*") if file.is_file()}
