@@ -1,7 +1,7 @@
 """Raw material: tasks and answers before they are conversations, with scores where somebody has scored them.
 
-A line is a JSON object: `task`; `code_template`, the code that is given, if any; `original_code` or `code`, the answer; and
-numbers, which are scores. Other keys are passed over.
+A line is a JSON object: `task`; `code_template`, the code that is given, if any; `original_code` or `code`, the answer;
+and numbers, which are scores. Other keys are passed over.
 """
 
 import json
