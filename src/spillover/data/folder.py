@@ -17,14 +17,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from spillover.data.card import card
-from spillover.data.files import read_conversations, write_conversations
+from spillover.data.files import DATA, read_conversations, write_conversations
+from spillover.data.files import dataset_file as dataset_file
+from spillover.data.lines import json_value, open_file, read_lines
 from spillover.data.manifest import Manifest, Source
 from spillover.errors import DataError
 from spillover.records import Conversation
 from spillover.spec import first_wrong
 from spillover.store import write_json
 
-DATA, ORIGINS, MANIFEST, CARD = "data.jsonl", "origins.jsonl", "manifest.json", "README.md"
+ORIGINS, MANIFEST, CARD = "origins.jsonl", "manifest.json", "README.md"
 TAKEN = "Give another --out, or delete it."
 
 
@@ -41,11 +43,6 @@ class Dataset:
     rows: Sequence[Conversation]
     manifest: Manifest
     origins: Sequence[Mapping[str, Any]] = ()
-
-
-def dataset_file(path: Path) -> Path:
-    """The file with a dataset's rows: the path itself, or `data.jsonl` in it where it is a dataset's folder."""
-    return path / DATA if path.is_dir() else path
 
 
 def read_manifest(path: Path) -> Manifest | None:
@@ -81,14 +78,34 @@ def read_source(path: Path) -> tuple[list[Conversation], Source]:
     return rows, Source(name=name, rows=len(rows), sha256=file_hash(file), licence=licence, made=made)
 
 
+def read_origins(path: Path) -> list[dict[str, Any]]:
+    """Where each row came from, by a dataset's file or folder, in the rows' order; nothing where that is not known.
+
+    Raises DataError for a line that is no object, and where there are not as many as there are rows.
+    """
+    data = dataset_file(path)
+    file = data.with_name(ORIGINS)
+    if data.name != DATA or not os.path.lexists(file):
+        return []
+    origins = [_origin(text, f"{file}:{number}") for number, text in read_lines(file) if text.strip()]
+    rows = sum(1 for _, text in read_lines(data) if text.strip())
+    if len(origins) != rows:
+        what = f"has {len(origins):,} lines, and {DATA} beside it has {rows:,} rows"
+        raise DataError(what, where=file, remedy="Build the dataset again, or delete the file.")
+    return origins
+
+
+def _origin(text: str, where: str) -> dict[str, Any]:
+    origin = json_value(text, where, "Build the dataset again, or delete the file.")
+    if not isinstance(origin, dict):
+        raise DataError("is no JSON object", where=where, remedy="Build the dataset again, or delete the file.")
+    return origin
+
+
 def file_hash(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal. Raises DataError where it cannot be read."""
-    try:
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    except OSError as error:
-        remedy = "Give the path of a file that is there."
-        raise DataError(f"cannot be read: {error.strerror}", where=path, remedy=remedy) from None
+    with open_file(path) as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def check_out(out: Path) -> None:
