@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from spillover.cli import data_scan
 from spillover.cli.told import told_plainly
 from spillover.lazy import lazy
 
@@ -35,3 +36,6 @@ def show_data(
     chat = spec.Chat(template=template, thinking=thinking, default_system=default_system)
     training = spec.Training(turns=turns, max_length=max_length)
     rows.show_rows(file, bases.find_base(base, chat), chat, training, count)
+
+
+data.command("scan")(data_scan.scan)
