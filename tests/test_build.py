@@ -7,9 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from openai_server import Behaviour, serving
 from typer.testing import CliRunner
 
+from openai_server import Behaviour, serving
 from spillover.cli import app
 from spillover.construct.recipe import FILTERS, load_recipe, shipped_recipes
 from spillover.data.files import read_conversations

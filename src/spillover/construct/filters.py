@@ -153,7 +153,9 @@ class Bandit(Filter):
 
     def sift(self, rows: Sequence[Candidate], tools: Tools) -> Sifted:
         """See `Filter`."""
-        found = [None if some is None else sorted({one.rule for one in some if one.counts}) for some in scan(_answers(rows))]
+        found = [
+            None if some is None else sorted({one.rule for one in some if one.counts}) for some in scan(_answers(rows))
+        ]
         noted = [one.noting(bandit=rules) for one, rules in zip(rows, found, strict=True)]
         counts = {
             "with findings": sum(bool(rules) for rules in found),
