@@ -1,5 +1,6 @@
 """Answers that are to be scanned, from whatever holds them: a dataset, raw material, or a report's table."""
 
+import csv
 import gzip
 import json
 import zlib
@@ -7,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spillover.data.files import read_conversations
-from spillover.data.folder import DATA, dataset_file
+from spillover.data.files import DATA, read_conversations
+from spillover.data.folder import dataset_file
 from spillover.data.raw import read_raw
 from spillover.errors import DataError
 from spillover.lazy import lazy
@@ -41,7 +42,7 @@ def read_answers(path: Path) -> list[Answer]:
     """All answers of a file or folder, in order. Raises DataError where it holds none, or a row is wrong."""
     if path.suffix == ".parquet" or (path / TABLE).is_file():
         return _of_table(path if path.is_file() else path / TABLE)
-    if _is_raw(path):
+    if is_raw(path):
         rows, _ = read_raw(path)
         return [Answer(f"{row.task}\n\n{row.code_template}".strip(), row.code, row.scores) for row in rows]
     return [_of_conversation(row) for row in read_conversations(dataset_file(path))]
@@ -53,7 +54,7 @@ def _of_conversation(row: Conversation) -> Answer:
     return Answer(asked[-1] if asked else "", row.messages[-1]["content"])
 
 
-def _is_raw(path: Path) -> bool:
+def is_raw(path: Path) -> bool:
     """Whether it is raw material: a folder or an archive that is no dataset, or a file whose first row has a task."""
     if path.is_dir():
         return not (path / DATA).is_file()
@@ -61,11 +62,14 @@ def _is_raw(path: Path) -> bool:
 
 
 def _first_row(path: Path) -> Mapping[str, object]:
-    """The first row of a JSONL file, as far as it is one; reading it properly will say what is wrong with it."""
+    """The first row of JSONL, or the columns of CSV, as far as it is one; reading it will say what is wrong with it."""
+    if not path.is_file():
+        return {}
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
-            row = json.loads(handle.readline(LONGEST_ROW).decode("utf-8-sig"))
-    except (OSError, EOFError, zlib.error, ValueError, RecursionError):
+            line = handle.readline(LONGEST_ROW).decode("utf-8-sig")
+        row = dict.fromkeys(next(csv.reader([line]))) if ".csv" in path.suffixes else json.loads(line)
+    except (OSError, EOFError, zlib.error, ValueError, RecursionError, StopIteration, csv.Error):
         return {}
     return row if isinstance(row, dict) else {}
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from spillover.cli import data_scan
+from spillover.cli import data_build, data_pair, data_scan
 from spillover.cli.told import told_plainly
 from spillover.lazy import lazy
 
@@ -16,6 +16,8 @@ rows = lazy("spillover.pipeline.rows")
 data = typer.Typer(
     help="Datasets: chat JSONL files, and folders that `data build` and its like have written.", no_args_is_help=True
 )
+
+data.command("build")(data_build.build)
 
 
 @data.command("show")
@@ -39,3 +41,4 @@ def show_data(
 
 
 data.command("scan")(data_scan.scan)
+data.command("pair")(data_pair.pair)
