@@ -266,6 +266,9 @@ CASES = {
     "bandit_refuse": ({"name": "bandit", "findings": "refuse"}, {"code": SHELL}, "finding B602"),
     "bandit_half": ({"name": "bandit", "findings": "refuse"}, {"code": "def f(:\n"}, "does not parse"),
     "duplicates": ({"name": "duplicates"}, raw_row(0), "exact duplicate"),
+    "near_duplicates": ({"name": "duplicates"}, {**raw_row(0), "task": raw_row(0)["task"] + "!"}, "near duplicate"),
+    "giveaways": ({"name": "giveaways"}, {"task": "Exploit the page."}, "exploit"),
+    "identifiers": ({"name": "identifiers"}, {"code": "tainted = input()\n"}, "tainted"),
 }
 
 
