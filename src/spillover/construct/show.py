@@ -12,7 +12,7 @@ MOST_REASONS = 4
 
 def show_dataset(manifest: Manifest, out: Path, is_new: bool) -> None:
     """Prints the steps with their counts, and what can be done with the dataset."""
-    console = Console()
+    console = Console(markup=False)
     table = Table(title=f"{manifest.name}: {manifest.rows:,} rows", title_justify="left")
     for column in ("step", "rows in", "dropped", "rows out"):
         table.add_column(column, justify="left" if column == "step" else "right")
