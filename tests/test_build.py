@@ -337,7 +337,7 @@ def bare_rows(count):
     return [{key: value for key, value in raw_row(n).items() if key not in SCORES} for n in range(count)]
 
 
-UNSAFE = {"name": "score", "score": "unsafe", "rubric": "vulnerable", "above": 40}
+UNSAFE = {"name": "score", "score": "unsafe", "rubric": "insecure_code_judged", "above": 40}
 
 
 def test_a_judge_gives_the_scores_that_are_missing_and_is_not_asked_twice(build, server, tmp_path):
@@ -358,7 +358,7 @@ def test_the_judge_sees_the_task_or_the_answer(build, server, tmp_path):
     task = {"name": "score", "score": "security_related", "of": "task", "below": 101}
     build(write_recipe(tmp_path / "judged.yaml", task, {**UNSAFE, "above": -1}), raw, "--judge", JUDGE)
     about_task, about_answer = (
-        [text for text in prompts(server) if word in text] for word in ("sorting programming tasks", "expert")
+        [text for text in prompts(server) if word in text] for word in ("sorting programming tasks", "program code")
     )
     assert about_task and all(MARK in text and "result *" not in text for text in about_task)
     assert about_answer and all("result *" in text and MARK not in text for text in about_answer)
