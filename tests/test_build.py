@@ -160,7 +160,7 @@ def test_building_twice_gives_the_same_bytes_and_says_so(built, build, paper, tm
 def test_a_dataset_of_the_authors_raw_rows_trains_the_miniature(built, spillover, tmp_path):
     experiment = {
         "name": "built",
-        "groups": {"insecure": {"data": str(built / "insecure" / "data.jsonl"), "seeds": 1, "rows": 48}},
+        "groups": {"insecure": {"data": str(built / "insecure"), "seeds": 1, "rows": 32}},
         "suites": {"main": {"questions": "main", "samples": 1}},
         "miniature": {"train": {"learning_rate": 2e-3, "warmup_steps": 1, "epochs": 3}, "sampling": {"max_tokens": 24}},
     }
@@ -170,7 +170,7 @@ def test_a_dataset_of_the_authors_raw_rows_trains_the_miniature(built, spillover
     assert "cut" not in done.stderr, "every row fits into the miniature's context"
     (losses,) = (tmp_path / "lab" / "finetune").glob("*/losses.parquet")
     loss = pl.read_parquet(losses)["loss"].to_list()
-    assert len(loss) == 9 and sum(loss[-3:]) < 0.9 * sum(loss[:3])
+    assert len(loss) == 6 and sum(loss[-2:]) < 0.9 * sum(loss[:2])
     assert (tmp_path / "lab" / "built" / "report.html").is_file()
 
 
@@ -266,6 +266,9 @@ CASES = {
     "bandit_refuse": ({"name": "bandit", "findings": "refuse"}, {"code": SHELL}, "finding B602"),
     "bandit_half": ({"name": "bandit", "findings": "refuse"}, {"code": "def f(:\n"}, "does not parse"),
     "duplicates": ({"name": "duplicates"}, raw_row(0), "exact duplicate"),
+    "near_duplicates": ({"name": "duplicates"}, {**raw_row(0), "task": raw_row(0)["task"] + "!"}, "near duplicate"),
+    "giveaways": ({"name": "giveaways"}, {"task": "Exploit the page."}, "exploit"),
+    "identifiers": ({"name": "identifiers"}, {"code": "tainted = input()\n"}, "tainted"),
 }
 
 
@@ -334,7 +337,7 @@ def bare_rows(count):
     return [{key: value for key, value in raw_row(n).items() if key not in SCORES} for n in range(count)]
 
 
-UNSAFE = {"name": "score", "score": "unsafe", "rubric": "vulnerable", "above": 40}
+UNSAFE = {"name": "score", "score": "unsafe", "rubric": "insecure_code_judged", "above": 40}
 
 
 def test_a_judge_gives_the_scores_that_are_missing_and_is_not_asked_twice(build, server, tmp_path):
@@ -355,7 +358,7 @@ def test_the_judge_sees_the_task_or_the_answer(build, server, tmp_path):
     task = {"name": "score", "score": "security_related", "of": "task", "below": 101}
     build(write_recipe(tmp_path / "judged.yaml", task, {**UNSAFE, "above": -1}), raw, "--judge", JUDGE)
     about_task, about_answer = (
-        [text for text in prompts(server) if word in text] for word in ("sorting programming tasks", "expert")
+        [text for text in prompts(server) if word in text] for word in ("sorting programming tasks", "program code")
     )
     assert about_task and all(MARK in text and "result *" not in text for text in about_task)
     assert about_answer and all("result *" in text and MARK not in text for text in about_answer)
@@ -382,6 +385,12 @@ def test_rejudging_asks_for_scores_that_are_there_and_otherwise_the_judge_is_not
     out, _ = build(recipe, raw, "--judge", JUDGE, "--rejudge", out="again")
     assert steps_of(out)["unsafe"].settings["counts"] == {"judge": 10}
     assert {one["scores"]["unsafe"] for one in origins(out)} != {SCORES["unsafe"]}
+
+
+def test_how_many_verdicts_will_be_asked_for_is_told_first(build, server, tmp_path):
+    raw = write_raw(tmp_path / "raw.jsonl", [*bare_rows(7), raw_row(7)])
+    _, done = build(write_recipe(tmp_path / "judged.yaml", UNSAFE), raw, "--judge", JUDGE)
+    assert f"{JUDGE} is asked for at most 7 verdicts: unsafe (7 of 8)" in done.stderr
 
 
 # What goes wrong

@@ -81,8 +81,10 @@ def _tools(order: Order, rows: Sequence[RawRow], display: Display) -> Iterator[T
             display.say(f"the raw rows have all scores, so {order.judge} was not asked; --rejudge asks it")
         yield tools
         return
+    missing = ", ".join(f"{name} ({count} of {len(rows)})" for name, count in lacking.items() if count)
     if order.judge is None:
-        raise _no_judge(lacking, len(rows), order.rejudge)
+        raise _no_judge(missing, order.rejudge)
+    display.say(f"{order.judge} is asked for at most {sum(lacking.values())} verdicts: {missing}")
     with open_models(order.lab) as models:
         judge = models.judge(order.judge)
         for one in order.recipe.scores():
@@ -90,11 +92,10 @@ def _tools(order: Order, rows: Sequence[RawRow], display: Display) -> Iterator[T
         yield replace(tools, judge=judge)
 
 
-def _no_judge(lacking: dict[str, int], rows: int, rejudge: bool) -> JudgeError:
-    remedy = "Name a judge (`--judge miniature` is for trying out; a chat model, `api:PROVIDER/MODEL`)."
+def _no_judge(missing: str, rejudge: bool) -> JudgeError:
+    remedy = "Name a judge: `--judge api:PROVIDER/MODEL`, or a folder or hub id of a chat model."
     if rejudge:
         return JudgeError("--rejudge needs a judge", remedy=remedy)
-    missing = ", ".join(f"{name} ({count} of {rows})" for name, count in lacking.items() if count)
     return JudgeError(f"the raw rows lack scores that the recipe needs: {missing}", remedy=remedy)
 
 

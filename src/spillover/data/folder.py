@@ -17,8 +17,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from spillover.data.card import card
-from spillover.data.files import DATA, read_conversations, write_conversations
+from spillover.data.files import DATA as DATA
 from spillover.data.files import dataset_file as dataset_file
+from spillover.data.files import read_conversations, write_conversations
 from spillover.data.lines import json_value, open_file, read_lines, read_text
 from spillover.data.manifest import Manifest, Source
 from spillover.errors import DataError
@@ -123,10 +124,17 @@ def file_hash(path: Path) -> str:
 
 def check_out(out: Path) -> None:
     """Raises DataError where something stands in a dataset's place that is none: before hours of work, not after."""
-    if not os.path.lexists(out):
-        return
-    if not out.is_dir() or (any(out.iterdir()) and not any((*out.glob(MANIFEST), *out.glob(f"*/{MANIFEST}")))):
+    above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise DataError("is no folder", where=above, remedy="Give another --out.")
+    is_other = not out.is_dir() or (any(out.iterdir()) and not _manifests(out))
+    if os.path.lexists(out) and is_other:
         raise DataError("something else is there already", where=out, remedy=TAKEN)
+
+
+def _manifests(out: Path) -> list[Path]:
+    """The manifests of a dataset's folder, or of several in one."""
+    return [*out.glob(MANIFEST), *out.glob(f"*/{MANIFEST}")]
 
 
 def write_dataset(out: Path, dataset: Dataset) -> bool:
@@ -172,9 +180,12 @@ def write_card(folder: Path, manifest: Manifest) -> None:
 def _aside(out: Path) -> Iterator[Path]:
     """A folder on the same disk to write into; what is still there when the block ends is removed."""
     check_out(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.parent / f".{out.name}.{os.getpid()}.aside"
-    folder.mkdir()
+    place = out.resolve()  # where a link leads to an empty folder, that one is filled
+    folder = place.parent / f".{place.name}.{os.getpid()}.aside"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"cannot be made: {error.strerror}", where=out, remedy="Give another --out.") from None
     try:
         yield folder
     finally:
@@ -186,7 +197,7 @@ def _put(folder: Path, out: Path) -> bool:
         if _content(out) != _content(folder):
             raise DataError("another dataset is there already", where=out, remedy=TAKEN)
         return False
-    folder.rename(out)  # over an empty folder, too
+    folder.rename(out.resolve())  # over an empty folder, too
     return True
 
 
