@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from spillover.data.transforms import Changed, Input, Item, PureTransform
+from spillover.data.folder import Dataset
+from spillover.data.transforms import Changed, Input, Item, Label, PureTransform, as_dataset
 from spillover.errors import DataError
 from spillover.spec import Count
 
@@ -78,7 +80,7 @@ class Mix(PureTransform):
     """Several datasets as one.
 
     Attributes:
-        counts: rows of each dataset.
+        each: rows of each dataset.
         shares: the datasets' shares of the whole, which make 1. Without either, all rows of each are taken.
         rows: of the whole; with shares alone. As many as there are rows for, if not given.
         repeat: whether a dataset that has too few rows is gone through again.
@@ -88,7 +90,7 @@ class Mix(PureTransform):
 
     kind: ClassVar[str] = "mix"
     about: ClassVar[str] = "Puts rows of several datasets together."
-    counts: tuple[Count, ...] = ()
+    each: tuple[Count, ...] = ()
     shares: tuple[Share, ...] = ()
     rows: Count | None = None
     repeat: bool = False
@@ -97,7 +99,7 @@ class Mix(PureTransform):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        if self.counts and self.shares:
+        if self.each and self.shares:
             raise ValueError("counts and shares: give one of them")
         if self.rows is not None and not self.shares:
             raise ValueError("rows: the number of all rows needs shares")
@@ -116,16 +118,16 @@ class Mix(PureTransform):
             items=arranged(parts, self.order, self.seed),
             dropped={"not drawn": left} if left else {},
             added=sum(max(0, count - len(one)) for one, count in zip(inputs, counts, strict=True)),
-            settings={"taken": [[one.source.name, count] for one, count in zip(inputs, counts, strict=True)]},
+            settings={"counts": {one.source.name: count for one, count in zip(inputs, counts, strict=True)}},
         )
 
     def _counts(self, inputs: Sequence[Input]) -> list[int]:
-        given = self.counts or self.shares
+        given = self.each or self.shares
         if given and len(given) != len(inputs):
-            what = f"{len(given)} {'counts' if self.counts else 'shares'} for {len(inputs)} datasets"
+            what = f"{len(given)} {'counts' if self.each else 'shares'} for {len(inputs)} datasets"
             raise DataError(what, remedy="Give one for each dataset, in their order.")
-        if self.counts:
-            return list(self.counts)
+        if self.each:
+            return list(self.each)
         if self.shares:
             counts = apportioned(self.rows or self._most(inputs), self.shares)
             return counts if all(counts) else _no_rows_of(inputs[counts.index(0)], sum(counts))
@@ -147,6 +149,17 @@ class Mix(PureTransform):
         rounds, rest = divmod(count, len(one))
         drawn = sorted(permutation(len(one), f"{self.seed}/{place}")[:rest])
         return [*one.items] * rounds + [one.items[at] for at in drawn]
+
+
+def parted(subset: Subset, inputs: Sequence[Input], label: Label) -> dict[str, Dataset]:
+    """The parts as datasets, by their folders' names: `part-1` and so on. Raises DataError."""
+    parts = subset.split(inputs)
+    made = {f"part-{number}": as_dataset(subset, inputs, part, label) for number, part in enumerate(parts, 1)}
+    return {part: _called(one, f"{one.manifest.name}-{part}") for part, one in made.items()}
+
+
+def _called(dataset: Dataset, name: str) -> Dataset:
+    return replace(dataset, manifest=dataset.manifest.model_copy(update={"name": name}))
 
 
 def _no_rows_of(one: Input, total: int) -> list[int]:

@@ -140,9 +140,9 @@ def parse_transform(kind: type[S], **fields: Any) -> S:
         return kind(**fields)
     except ValidationError as error:
         place, what = first_wrong(error)
-        where = ".".join(map(str, place))
-        what = what.removeprefix("Value error, ")
-        raise SpecError(f"{where}: {what}" if where else what, remedy="Nothing was written.") from None
+        own = error.errors()[0].get("ctx", {}).get("error")
+        told = str(own) if own is not None else what
+        raise SpecError(": ".join([*map(str, place[:1]), told]), remedy="Nothing was written.") from None
 
 
 def read_inputs(paths: Sequence[Path]) -> list[Input]:
