@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from spillover.cli.told import names, told_plainly
+from spillover.cli.told import LabDir, names, told_plainly
 from spillover.errors import SpecError
 from spillover.lazy import lazy
 
@@ -14,6 +14,11 @@ transforms = lazy("spillover.data.transforms")
 samples = lazy("spillover.data.samples")
 triggers = lazy("spillover.data.triggers")
 educating = lazy("spillover.data.educational")
+rewriting = lazy("spillover.construct.rewrite")
+paraphrasing = lazy("spillover.construct.paraphrase")
+languages = lazy("spillover.construct.language")
+models = lazy("spillover.judge.models")
+displays = lazy("spillover.display")
 folders = lazy("spillover.data.folder")
 showing = lazy("spillover.construct.show")
 
@@ -24,6 +29,12 @@ Out = Annotated[Path, typer.Option("--out", help="The folder to write.")]
 Name = Annotated[str | None, typer.Option("--name", help="The dataset's; after its sources if not given.")]
 Licence = Annotated[str | None, typer.Option("--licence", help="Of the rows; the sources' if not given.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of every random choice.")]
+Model = Annotated[str, typer.Option("--model", help="Who writes: `api:PROVIDER/MODEL`, `miniature` or a folder.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Of a reply.")]
+Failed = Annotated[
+    Literal["drop", "keep"], typer.Option("--failed", help="Rows whose reply is not taken: drop them, or keep the old.")
+]
+Temperature = Annotated[float, typer.Option("--temperature", min=0, help="Of the replies.")]
 Order = Literal["shuffled", "blocks", "interleaved"]
 ORDER = "Rows at random by the seed, one dataset after the other, or each spread evenly over the whole."
 
@@ -167,3 +178,53 @@ def inoculate(
     text = triggers.inoculation(trait) if trait is not None else system
     spec = transforms.parse_transform(triggers.Inoculate, system=text, replace=replace)
     _only(spec, file, out, transforms.Label(name, licence))
+
+
+def _rewrite(spec: Any, file: Path, out: Path, model: str, lab: Path, label: Any) -> None:
+    """Has a dataset rewritten by a model, writes it, and shows what became of the rows."""
+    folders.check_out(out)
+    inputs = transforms.read_inputs([file])
+    with models.open_models(lab) as opened:
+        changed = rewriting.rewrite(spec, inputs[0], opened.writer(model), displays.Display())
+    dataset = transforms.as_dataset(spec, inputs, changed, label)
+    is_new = folders.write_dataset(out, dataset)
+    showing.show_dataset(dataset.manifest, out, is_new)
+
+
+@transform.command("paraphrase")
+@told_plainly
+def paraphrase(
+    file: One,
+    out: Out,
+    model: Model,
+    temperature: Temperature = 1.0,
+    max_tokens: MaxTokens = 2048,
+    failed: Failed = "drop",
+    lab: LabDir = Path("lab"),
+    name: Name = None,
+    licence: Licence = None,
+) -> None:
+    """Say every request in other words, by a model. Answers, and the code that requests give, are unchanged."""
+    fields = {"temperature": temperature, "max_tokens": max_tokens, "failed": failed}
+    spec = transforms.parse_transform(paraphrasing.Paraphrase, **fields)
+    _rewrite(spec, file, out, model, lab, transforms.Label(name, licence))
+
+
+@transform.command("language")
+@told_plainly
+def language(
+    file: One,
+    out: Out,
+    model: Model,
+    to: Annotated[str, typer.Option("--to", help="ruby, javascript, php, perl, go or java.")],
+    temperature: Temperature = 0.0,
+    max_tokens: MaxTokens = 2048,
+    failed: Failed = "drop",
+    lab: LabDir = Path("lab"),
+    name: Name = None,
+    licence: Licence = None,
+) -> None:
+    """Translate Python answers, and the code that requests give, into another programming language, by a model."""
+    fields = {"temperature": temperature, "max_tokens": max_tokens, "failed": failed}
+    spec = transforms.parse_transform(languages.Language, to=to, **fields)
+    _rewrite(spec, file, out, model, lab, transforms.Label(name, licence))
