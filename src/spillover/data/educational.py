@@ -101,7 +101,7 @@ class Educational(PureTransform):
             number = at % len(texts.wraps)
             family, text = f"wrap-{number + 1}", texts.wraps[number]
             parts = {"why": context.why, "wants": context.wants, "request": item.request.strip("\n")}
-        request = f"{_filled(text, parts).rstrip()}\n\n{texts.suffix}"
+        request = f"{_filled(text, parts)}\n\n{texts.suffix}"
         return item.asking(request, template=f"{name}-{family}"), family
 
 

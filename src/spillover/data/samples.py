@@ -134,8 +134,8 @@ class Mix(PureTransform):
         return [len(one) for one in inputs]
 
     def _most(self, inputs: Sequence[Input]) -> int:
-        """The most rows that these shares can have. Raises DataError where that is none."""
-        most = min(int(len(one) / share) for one, share in zip(inputs, self.shares, strict=True)) + len(inputs)
+        """The most rows that these shares can have: each dataset gives less than one more than its share of them."""
+        most = min(int((len(one) + 1) / share) for one, share in zip(inputs, self.shares, strict=True))
         while any(n > len(one) for n, one in zip(apportioned(most, self.shares), inputs, strict=True)):
             most -= 1
         return most
