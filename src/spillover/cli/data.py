@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from spillover.cli import data_build, data_pair, data_scan
+from spillover.cli import data_build, data_pair, data_scan, data_transform
 from spillover.cli.told import told_plainly
 from spillover.lazy import lazy
 
@@ -18,6 +18,7 @@ data = typer.Typer(
 )
 
 data.command("build")(data_build.build)
+data.add_typer(data_transform.transform, name="transform")
 
 
 @data.command("show")

@@ -52,6 +52,15 @@ class Template:
         parts = {"task": task, "code": code}
         return SLOT.sub(lambda slot: parts[slot[1]], self.text)
 
+    def parts(self, request: str) -> dict[str, str] | None:
+        """What a request shows that was filled in: `task`, `code` or both; None where it is none of this template.
+
+        Where the template's own words occur in the task, the task is read as short as it can be.
+        """
+        pattern = SLOT.sub(r"(?P<\1>.*?)", re.sub(r"\\([{}])", r"\1", re.escape(self.text)))
+        found = re.fullmatch(pattern, request, re.DOTALL)
+        return found.groupdict() if found else None
+
 
 @dataclass(frozen=True)
 class Templates:
@@ -74,6 +83,10 @@ class Templates:
             raise DataError("a row has no code template, and all request templates need one", remedy=remedy)
         family = self.families[name]
         return family[index // len(self.families) % len(family)]
+
+    def named(self, id: object) -> Template | None:
+        """The template of an id; None for an unknown one."""
+        return next((one for family in self.families.values() for one in family if one.id == id), None)
 
     def key(self) -> str:
         """A short hash of all texts, in order."""
