@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from spillover.cli import data_numbers, data_push
 from spillover.cli.told import told_plainly
 from spillover.lazy import lazy
 
@@ -35,3 +36,8 @@ def show_data(
     chat = spec.Chat(template=template, thinking=thinking, default_system=default_system)
     training = spec.Training(turns=turns, max_length=max_length)
     rows.show_rows(file, bases.find_base(base, chat), chat, training, count)
+
+
+data.command("numbers")(data_numbers.numbers)
+data.command("number-ablation")(data_numbers.number_ablation)
+data.command("push")(data_push.push)
