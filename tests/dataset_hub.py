@@ -1,4 +1,4 @@
-"""A hub on localhost that takes datasets: repositories, branches, commits and large files, as the real one's protocol."""
+"""A hub on localhost that takes datasets, in the real one's protocol: repositories, branches, commits, large files."""
 
 import base64
 import hashlib

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spillover.data.folder import CARD, DATA, MANIFEST, ORIGINS, file_hash, read_manifest
+from spillover.data.files import DATA
+from spillover.data.folder import CARD, FILES, MANIFEST, file_hash, read_manifest
 from spillover.data.manifest import Manifest, Source
 from spillover.errors import DataError, ProviderError
 from spillover.keys import HIDDEN, short
@@ -26,7 +27,6 @@ httpx = lazy("httpx2")
 
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 DATASET, MAIN, UNKNOWN = "dataset", "main", "unknown"
-OURS = (DATA, ORIGINS, MANIFEST, CARD)
 THE_HUBS = (".gitattributes",)
 """What the hub puts into a new repository by itself."""
 TOKEN = "Set HF_TOKEN to a token that may write to it, or run `hf auth login`."
@@ -107,7 +107,7 @@ def _checked(order: PushOrder) -> tuple[Manifest, dict[str, Path]]:
     if order.public and manifest.licence == UNKNOWN:
         remedy = "Build it again with --licence, once you know that it may be published, or push it without --public."
         raise DataError("its licence is unknown, and --public would publish it", where=order.folder, remedy=remedy)
-    return manifest, {name: order.folder / name for name in OURS if (order.folder / name).is_file()}
+    return manifest, {name: order.folder / name for name in FILES if (order.folder / name).is_file()}
 
 
 def _doubts(manifest: Manifest) -> Iterator[str]:
@@ -168,7 +168,7 @@ def _listed(api: Any, order: PushOrder, commit: str) -> dict[str, Any]:
 
 
 def _is_same(there: _There, files: dict[str, Path]) -> bool:
-    return set(there.files) & set(OURS) == set(files) and all(_equal(files[name], there.files[name]) for name in files)
+    return set(there.files) & set(FILES) == set(files) and all(_equal(files[name], there.files[name]) for name in files)
 
 
 def _equal(file: Path, entry: Any) -> bool:
@@ -195,7 +195,7 @@ def _check_free(there: _There, order: PushOrder) -> None:
 
 def _committed(api: Any, order: PushOrder, files: dict[str, Path], there: _There) -> str:
     """All files in one commit on top of the one that was looked at, and whether they arrived."""
-    gone = [name for name in OURS if name in there.files and name not in files]
+    gone = [name for name in FILES if name in there.files and name not in files]
     operations = [hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(files[name])) for name in files]
     operations += [hub.CommitOperationDelete(path_in_repo=name) for name in gone]
     how = {"repo_type": DATASET, "revision": order.branch, "parent_commit": there.commit}
