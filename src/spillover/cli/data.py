@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from spillover.cli import data_build, data_pair, data_scan, data_transform
+from spillover.cli import data_build, data_numbers, data_pair, data_push, data_scan, data_transform
 from spillover.cli.told import told_plainly
 from spillover.lazy import lazy
 
@@ -43,3 +43,6 @@ def show_data(
 
 data.command("scan")(data_scan.scan)
 data.command("pair")(data_pair.pair)
+data.command("numbers")(data_numbers.numbers)
+data.command("number-ablation")(data_numbers.number_ablation)
+data.command("push")(data_push.push)
