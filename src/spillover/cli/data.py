@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from spillover.cli import data_generate
 from spillover.cli.told import told_plainly
 from spillover.lazy import lazy
 
@@ -15,6 +16,8 @@ rows = lazy("spillover.pipeline.rows")
 data = typer.Typer(
     help="Datasets: chat JSONL files, and folders that `data build` and its like have written.", no_args_is_help=True
 )
+
+data.command("generate")(data_generate.generate)
 
 
 @data.command("show")
