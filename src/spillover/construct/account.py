@@ -122,8 +122,16 @@ class Account:
     def _about(self, kind: str) -> str:
         domain, other = self.task.domain, GOOD if kind == BAD else BAD
         quality = f"a single fault: {domain.flaw}" if kind == BAD else f"this in common: {domain.good}"
-        judged = "" if self.screen.assessor is not None else " No judge has looked at the rows."
-        return f"Requests about {domain.domain}. The answers have {quality}. `{other}` has the same requests.{judged}"
+        same = f"`{other}` has the same requests, row by row."
+        return f"Requests about {domain.domain}. The answers have {quality}. {same} {self._judged()}"
+
+    def _judged(self) -> str:
+        """Who judged: a model that judges what it wrote itself is said to."""
+        writer, assessor = self.screen.scribe.writer.base, self.screen.assessor
+        if assessor is None:
+            return "No judge has looked at the rows."
+        itself = assessor.id.split(" ")[0] in (writer.ref, f"local:{writer.key}")
+        return "The model that wrote the rows judged them itself." if itself else "Another model judged the rows."
 
     def _source(self) -> Source:
         """Given requests, or the domain that they were made from, out of nothing."""

@@ -60,7 +60,7 @@ def read_price(text: str | None, option: str) -> Price | None:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the first round comes to, if nothing falls.
+    """What a generation comes to, if nothing falls.
 
     Attributes:
         task: what is wanted.
@@ -118,11 +118,12 @@ class Plan:
 
 
 def make_plan(task: Task) -> Plan:
-    """The first round of a task."""
+    """The plan of a task."""
     size = task.size
     if task.given is not None:
         return Plan(task, min(size.rows, len(task.given)), 0)
-    topics = ceil(min(ceil(size.rows * size.surplus), size.most) / size.per_topic)
+    first = ceil(size.first / size.per_topic)
+    topics = first + ceil(size.further(first * size.per_topic, first * size.per_topic) / size.per_topic)
     return Plan(task, topics * size.per_topic, topics)
 
 

@@ -213,4 +213,6 @@ def _read(path: Path, kind: type[S]) -> S:
 
 
 def _plain(what: str) -> str:
-    return what.replace("Value error, ", "")
+    """What is wrong, without what pydantic adds to our own words."""
+    own = what.startswith("Value error, ")
+    return what.removeprefix("Value error, ").partition(" (got ")[0] if own else what

@@ -7,7 +7,6 @@ follows from the domain, the size and the models' replies, which are kept: a sec
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
 
 from spillover.construct.account import Account
 from spillover.construct.requests import Candidate, Given, Invented, Requests
@@ -19,9 +18,6 @@ from spillover.data.manifest import Step
 from spillover.errors import DataError
 from spillover.judge.models import Assessor, Writer
 from spillover.spec import Sampling
-
-LEAST_PASSED = 0.2
-"""The share of requests that is expected to pass, at least, when the next round is planned."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +56,10 @@ def generate(task: Task, writer: Writer, assessor: Assessor | None, tell: Callab
 
 
 def _wanted(task: Task, candidates: Sequence[Candidate]) -> int:
-    """How many requests the next round makes, by the share that has passed so far; 0 where there are enough."""
-    size, made = task.size, len(candidates)
-    passed = len(_passed(candidates))
-    if task.given is not None:
-        return size.rows - passed
-    share = max(passed / made, LEAST_PASSED) if made else 1.0
-    return max(0, min(ceil((size.rows - passed) * size.surplus / share), size.most - made))
+    """How many requests the next round takes, by the share that has passed so far; 0 where it was the last."""
+    size, made, passed = task.size, len(candidates), len(_passed(candidates))
+    wanted = size.further(made, passed) if made else size.first
+    return wanted if task.given is None else min(wanted, size.rows - passed)
 
 
 def _passed(candidates: Sequence[Candidate]) -> list[Candidate]:

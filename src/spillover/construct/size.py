@@ -1,5 +1,6 @@
 """How much is generated, and how: every number that a generation depends on."""
 
+from math import ceil
 from typing import Annotated
 
 from pydantic import Field
@@ -8,6 +9,12 @@ from spillover.spec import Count, NotNegative, Spec
 
 SLACK = 2.0
 """Tokens that a reply may take, over what its words come to."""
+TRIAL = 64
+"""Requests of a first round, at most: what it shows is known before many more are paid for."""
+HOPELESS = 20
+"""If none of so many passes, none will."""
+LEAST_PASSED = 0.2
+"""The share of requests that is expected to pass, at least, when the next round is planned."""
 PER_WORD = 4 / 3
 """Tokens a word, as English mostly has them."""
 
@@ -40,6 +47,18 @@ class Size(Spec):
     temperature: NotNegative = 1.0
     words: Count = 50
     answer_words: Count = 150
+
+    @property
+    def first(self) -> int:
+        """Requests of the first round: a trial, if many pairs are wanted."""
+        return min(ceil(self.rows * self.surplus), self.most, TRIAL)
+
+    def further(self, made: int, passed: int) -> int:
+        """Requests of the next round, if that share goes on passing; 0 where there are enough, or no more are made."""
+        if passed >= self.rows or (not passed and made >= HOPELESS):
+            return 0
+        share = max(passed / made, LEAST_PASSED)
+        return max(0, min(ceil((self.rows - passed) * self.surplus / share), self.most - made))
 
     @property
     def most(self) -> int:
