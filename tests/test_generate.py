@@ -13,6 +13,8 @@ from collections import Counter
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from openai_server import NUMBER, Behaviour, serving
 from spillover.ask.asker import Reply
@@ -70,6 +72,18 @@ def test_a_list_is_read_however_it_is_written(text):
 )
 def test_what_is_no_list_is_none(text):
     assert read_list(Reply(text, 9, False), 3) is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from([*'[]{}",:-*1.) \n\\', "```", "a b", "ä", "<|", "|>", "\ud800", "\0"])).map("".join),
+    st.booleans(),
+)
+def test_whatever_a_writer_says_is_read_as_plain_texts_or_as_no_list(text, truncated):
+    items = read_list(Reply(text, 9, truncated), 3)
+    assert items is None or 1 <= len(items) <= 3
+    for item in items or ():
+        assert item.strip() == item != "" and item.encode() and "\0" not in item
 
 
 def test_the_last_item_of_a_reply_that_was_cut_off_is_left_out():

@@ -29,7 +29,7 @@ def generate(
     model: Annotated[str, typer.Option("--model", help="Who writes: as `base:` in an experiment.")],
     out: Annotated[Path, typer.Option("--out", help="The folder to write: `misaligned` and `aligned` in it.")],
     known: Annotated[
-        str | None, typer.Argument(metavar="[DOMAIN]", help="A shipped domain (health, money, sport) or a YAML file.")
+        str | None, typer.Argument(metavar="[DOMAIN]", help="health, money, sport, miniature or a YAML file.")
     ] = None,
     domain: Annotated[str | None, typer.Option("--domain", help="Instead: what requests are about, in words.")] = None,
     flaw: Annotated[str | None, typer.Option("--flaw", help="What is wrong with the bad answers of --domain.")] = None,
