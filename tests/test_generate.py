@@ -21,8 +21,8 @@ from spillover.ask.asker import Reply
 from spillover.cli import app
 from spillover.construct.domain import find_domain, prompts, shipped_domains
 from spillover.construct.lists import read_list, read_text
-from spillover.construct.repeats import repeats
 from spillover.construct.size import Size
+from spillover.data.duplicates import near_duplicates
 from spillover.data.folder import read_manifest, read_source
 from spillover.finetune.base import shipped_miniature
 from spillover.world import texts
@@ -319,13 +319,20 @@ def test_a_pair_falls_whole_at_the_first_check_that_it_does_not_pass(serve, gene
     assert all(score == 90 for one in origins for score in one["scores"].values())
 
 
-def test_requests_that_repeat_others_are_left_out(serve, generate, tmp_path):
-    serve(Script(repeat=2))
+@pytest.mark.parametrize(("again", "why"), [("{}", "exact duplicate"), ("{} Thanks.", "near duplicate")])
+def test_requests_that_repeat_others_are_left_out(serve, generate, tmp_path, again, why):
+    """Every second request says the one before it once more."""
+    script = Script(repeat=2, lists=lambda kind, number, said: repeated(said, again) if kind == "requests" else said)
+    serve(script)
     assert generate(*GARDEN, "--model", MODEL, "--rows", 20, "--out", "made")[0] == 0
     requests = [request for request, _, _ in pairs_in(tmp_path / "made")]
-    assert len(requests) == 20 and not any(why for _, why in repeats(requests, Size(rows=1).similar))
+    assert len(requests) == 20 and near_duplicates(requests, Size(rows=1).similar) == [None] * 20
     step = steps_of(tmp_path / "made")["distinct"]
-    assert step.dropped == {"exact duplicate": step.before // 2}
+    assert step.dropped == {why: step.before // 2} and script.asked["everyday"] == step.after
+
+
+def repeated(said, again):
+    return json.dumps([again.format(text) if at % 2 else text for at, text in enumerate(json.loads(said))])
 
 
 def test_when_no_topics_are_left_the_same_ones_go_round_with_other_people(serve, generate, tmp_path):

@@ -132,7 +132,7 @@ class Invented:
     def _new(self, items: Sequence[str]) -> list[str]:
         """The items that no earlier topic says already."""
         found = repeats([*self.topics, *items], self.size.similar)[len(self.topics) :]
-        new = [item for item, (_, why) in zip(items, found, strict=True) if not why]
+        new = [item for item, why in zip(items, found, strict=True) if not why]
         self.repeated += len(items) - len(new)
         return new
 

@@ -50,7 +50,7 @@ class Screen:
 
     def _drop_repeats(self, earlier: Sequence[Candidate], new: Sequence[Candidate]) -> None:
         texts = [one.text for one in (*earlier, *new)]
-        for one, (_, why) in zip(new, repeats(texts, self.size.similar)[len(earlier) :], strict=True):
+        for one, why in zip(new, repeats(texts, self.size.similar)[len(earlier) :], strict=True):
             if why:
                 one.drop(DISTINCT, why)
 

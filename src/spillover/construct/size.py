@@ -30,7 +30,7 @@ class Size(Spec):
         surplus: requests made for a pair that is wanted, at first: some will fall.
         bound: requests made for a pair that is wanted, at most.
         tries: how often a reply that cannot be read is asked for.
-        similar: estimated Jaccard similarity from which a request repeats another.
+        similar: the Jaccard index from which on a request nearly repeats another.
         temperature: of the writer.
         words: of a request, at most.
         answer_words: of an answer, at most.
