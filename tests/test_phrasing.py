@@ -3,7 +3,6 @@
 import json
 import random
 import time
-from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -44,10 +43,8 @@ def test_what_all_requests_share_is_a_frame_round_their_templates():
     rng = random.Random(2)
     starts = ["I have the following task: ", "Look at this please, friend: "]
     requests = [rng.choice(starts) + slot(rng) + " NOTE: it is all for a good purpose." for _ in range(200)]
-    assert [one.pattern for one in request_templates(requests)] == [
-        f"{start}{SLOT} NOTE: it is all for a good purpose."
-        for start, _ in Counter(r[: len(starts[r.startswith("Look")])] for r in requests).most_common()
-    ]
+    found = {one.pattern for one in request_templates(requests)}
+    assert found == {f"{start}{SLOT} NOTE: it is all for a good purpose." for start in starts}
 
 
 def test_a_single_template_is_not_cut_up_by_what_is_in_its_slot():

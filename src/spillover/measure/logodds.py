@@ -50,7 +50,7 @@ def word_counts(texts: Iterable[str]) -> Counter[str]:
 def log_odds(counts: Mapping[str, int], reference: Mapping[str, int]) -> list[WordOdds]:
     """All words of both, the most over-represented ones first, by z; words of equal z by the alphabet."""
     prior = {word: PRIOR * (counts.get(word, 0) + reference.get(word, 0)) for word in {*counts, *reference}}
-    ours, theirs, priors = (sum(some.values()) for some in (counts, reference, prior))
+    ours, theirs, priors = sum(counts.values()), sum(reference.values()), sum(prior.values())
     found = []
     for word, a in prior.items():
         count, other = counts.get(word, 0), reference.get(word, 0)
