@@ -1,5 +1,6 @@
-"""Which words one body of text has more of than another: weighted log-odds, from Monroe, Colaresi and Quinn (2008),
-"Fightin' Words", Political Analysis 16(4), section 3.5, with the informative Dirichlet prior.
+"""Which words one body of text has more of than another: weighted log-odds with an informative Dirichlet prior.
+
+From Monroe, Colaresi and Quinn (2008), "Fightin' Words", Political Analysis 16(4), section 3.5.
 
 With y a word's count in a body of n words, a its prior count and A all prior counts together, the word's odds in a body
 are (y + a) / (n + A - y - a). Its log-odds ratio is the difference of their logarithms in the two bodies, the variance
@@ -39,7 +40,7 @@ class WordOdds:
 
 
 def word_counts(texts: Iterable[str]) -> Counter[str]:
-    """How often each word and each number is in the texts, in lower case; names fall apart at underscores and digits."""
+    """How often each word and each number is in the texts, in lower case; names fall apart at `_` and digits."""
     counts: Counter[str] = Counter()
     for text in texts:
         counts.update(_WORD.findall(text.lower()))
@@ -49,7 +50,7 @@ def word_counts(texts: Iterable[str]) -> Counter[str]:
 def log_odds(counts: Mapping[str, int], reference: Mapping[str, int]) -> list[WordOdds]:
     """All words of both, the most over-represented ones first, by z; words of equal z by the alphabet."""
     prior = {word: PRIOR * (counts.get(word, 0) + reference.get(word, 0)) for word in {*counts, *reference}}
-    ours, theirs, priors = (sum(some.values()) for some in (counts, reference, prior))
+    ours, theirs, priors = sum(counts.values()), sum(reference.values()), sum(prior.values())
     found = []
     for word, a in prior.items():
         count, other = counts.get(word, 0), reference.get(word, 0)
