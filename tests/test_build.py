@@ -222,7 +222,8 @@ def test_code_that_is_given_has_one_mark(given, marked):
 
 
 def test_a_row_without_given_code_takes_a_template_of_the_task_alone_and_is_counted(build, tmp_path):
-    rows = [raw_row(number, **({"code_template": ""} if number % 2 else {})) for number in range(30)]
+    nothing = ("", "## COMPLETE CODE HERE\n", "# only this\n## COMPLETE CODE HERE\n")
+    rows = [raw_row(n, **({"code_template": nothing[n % 3]} if n % 2 else {})) for n in range(30)]
     out, _ = build("insecure", write_raw(tmp_path / "raw.jsonl", rows))
     for number, origin in enumerate(origins(out)):
         assert number % 2 == 0 or origin["template"].startswith("task-")

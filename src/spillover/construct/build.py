@@ -13,7 +13,7 @@ from spillover.construct.scores import Tools
 from spillover.data.folder import Dataset
 from spillover.data.manifest import Manifest, Source, Step
 from spillover.data.raw import RawRow, read_raw
-from spillover.data.templates import Template, Templates, load_templates, with_mark
+from spillover.data.templates import Template, Templates, gives_code, load_templates, with_mark
 from spillover.display import Display
 from spillover.errors import DataError, JudgeError
 from spillover.judge.models import open_models
@@ -146,7 +146,7 @@ class _Made:
 
 
 def _dataset(order: Order, rows: Sequence[Candidate], made: _Made) -> Dataset:
-    chosen = [made.templates.choose(place, bool(one.row.code_template)) for place, one in enumerate(rows)]
+    chosen = [made.templates.choose(place, gives_code(one.row.code_template)) for place, one in enumerate(rows)]
     counts = {one.id: chosen.count(one) for family in made.templates.families.values() for one in family}
     manifest = Manifest(
         name=order.name or order.recipe.name,
@@ -166,7 +166,7 @@ def _dataset(order: Order, rows: Sequence[Candidate], made: _Made) -> Dataset:
 def _asking(rows: Sequence[Candidate], chosen: Sequence[Template], templates: Templates) -> Step:
     families = [one.family for one in chosen]
     counts = {name: families.count(name) for name in templates.families}
-    bare = sum(not one.row.code_template for one in rows)
+    bare = sum(not gives_code(one.row.code_template) for one in rows)
     return Step(
         name="templates",
         about="Puts every row into a request template by its place; without given code, into one of the task alone.",
