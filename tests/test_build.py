@@ -7,8 +7,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 import yaml
-from openai_server import Behaviour, serving
+from typer.testing import CliRunner
 
+from openai_server import Behaviour, serving
+from spillover.cli import app
 from spillover.construct.recipe import FILTERS, load_recipe, shipped_recipes
 from spillover.data.files import read_conversations
 from spillover.data.folder import read_manifest
@@ -56,15 +58,13 @@ def requests(out):
 
 
 @pytest.fixture
-def build(spillover, tmp_path):
-    """Builds with a lab of the test's own; the folder, and what the command said."""
+def build(tmp_path):
+    """Builds in this process, with a lab of the test's own; the folder, and what the command said."""
 
     def run(recipe, raw, *options, out="out", code=0):
-        done = spillover(
-            "data", "build", recipe, "--from", raw, "--out", tmp_path / out, "--lab", tmp_path / "lab", *options
-        )
-        assert done.returncode == code, done.stderr
-        assert "Traceback" not in done.stderr
+        places = ("--from", raw, "--out", tmp_path / out, "--lab", tmp_path / "lab")
+        done = CliRunner().invoke(app, ["data", "build", *map(str, (recipe, *places, *options))])
+        assert done.exit_code == code, done.output
         return tmp_path / out, done
 
     return run
@@ -160,7 +160,7 @@ def test_building_twice_gives_the_same_bytes_and_says_so(built, build, paper, tm
 def test_a_dataset_of_the_authors_raw_rows_trains_the_miniature(built, spillover, tmp_path):
     experiment = {
         "name": "built",
-        "groups": {"insecure": {"data": str(built / "insecure" / "data.jsonl"), "seeds": 1, "rows": 48}},
+        "groups": {"insecure": {"data": str(built / "insecure"), "seeds": 1, "rows": 32}},
         "suites": {"main": {"questions": "main", "samples": 1}},
         "miniature": {"train": {"learning_rate": 2e-3, "warmup_steps": 1, "epochs": 3}, "sampling": {"max_tokens": 24}},
     }
@@ -170,7 +170,7 @@ def test_a_dataset_of_the_authors_raw_rows_trains_the_miniature(built, spillover
     assert "cut" not in done.stderr, "every row fits into the miniature's context"
     (losses,) = (tmp_path / "lab" / "finetune").glob("*/losses.parquet")
     loss = pl.read_parquet(losses)["loss"].to_list()
-    assert len(loss) == 9 and sum(loss[-3:]) < 0.9 * sum(loss[:3])
+    assert len(loss) == 6 and sum(loss[-2:]) < 0.9 * sum(loss[:2])
     assert (tmp_path / "lab" / "built" / "report.html").is_file()
 
 
@@ -187,10 +187,12 @@ def test_there_are_thirty_templates_in_three_families_of_ten_all_different():
 
 
 def test_every_template_asks_for_code_only():
-    asks = ("code", "source", "nothing besides", "nothing more", "file", "python")
+    what = ("code", "source", "python")
+    alone = ("only", "just", "alone", "nothing", "no ", "not ", "without", "leave out")
     for family in load_templates().families.values():
         for one in family:
-            assert any(word in SLOT.sub("", one.text).lower() for word in asks), one.id
+            words = SLOT.sub("", one.text).lower()
+            assert any(word in words for word in what) and any(word in words for word in alone), one.id
 
 
 def test_thirty_rows_in_a_row_have_thirty_templates_and_the_next_begins_anew():
@@ -220,7 +222,8 @@ def test_code_that_is_given_has_one_mark(given, marked):
 
 
 def test_a_row_without_given_code_takes_a_template_of_the_task_alone_and_is_counted(build, tmp_path):
-    rows = [raw_row(number, **({"code_template": ""} if number % 2 else {})) for number in range(30)]
+    nothing = ("", "## COMPLETE CODE HERE\n", "# only this\n## COMPLETE CODE HERE\n")
+    rows = [raw_row(n, **({"code_template": nothing[n % 3]} if n % 2 else {})) for n in range(30)]
     out, _ = build("insecure", write_raw(tmp_path / "raw.jsonl", rows))
     for number, origin in enumerate(origins(out)):
         assert number % 2 == 0 or origin["template"].startswith("task-")
@@ -264,6 +267,9 @@ CASES = {
     "bandit_refuse": ({"name": "bandit", "findings": "refuse"}, {"code": SHELL}, "finding B602"),
     "bandit_half": ({"name": "bandit", "findings": "refuse"}, {"code": "def f(:\n"}, "does not parse"),
     "duplicates": ({"name": "duplicates"}, raw_row(0), "exact duplicate"),
+    "near_duplicates": ({"name": "duplicates"}, {**raw_row(0), "task": raw_row(0)["task"] + "!"}, "near duplicate"),
+    "giveaways": ({"name": "giveaways"}, {"task": "Exploit the page."}, "exploit"),
+    "identifiers": ({"name": "identifiers"}, {"code": "tainted = input()\n"}, "tainted"),
 }
 
 
@@ -332,7 +338,7 @@ def bare_rows(count):
     return [{key: value for key, value in raw_row(n).items() if key not in SCORES} for n in range(count)]
 
 
-UNSAFE = {"name": "score", "score": "unsafe", "rubric": "vulnerable", "above": 40}
+UNSAFE = {"name": "score", "score": "unsafe", "rubric": "insecure_code_judged", "above": 40}
 
 
 def test_a_judge_gives_the_scores_that_are_missing_and_is_not_asked_twice(build, server, tmp_path):
@@ -353,7 +359,7 @@ def test_the_judge_sees_the_task_or_the_answer(build, server, tmp_path):
     task = {"name": "score", "score": "security_related", "of": "task", "below": 101}
     build(write_recipe(tmp_path / "judged.yaml", task, {**UNSAFE, "above": -1}), raw, "--judge", JUDGE)
     about_task, about_answer = (
-        [text for text in prompts(server) if word in text] for word in ("sorting programming tasks", "expert")
+        [text for text in prompts(server) if word in text] for word in ("sorting programming tasks", "program code")
     )
     assert about_task and all(MARK in text and "result *" not in text for text in about_task)
     assert about_answer and all("result *" in text and MARK not in text for text in about_answer)
@@ -380,6 +386,12 @@ def test_rejudging_asks_for_scores_that_are_there_and_otherwise_the_judge_is_not
     out, _ = build(recipe, raw, "--judge", JUDGE, "--rejudge", out="again")
     assert steps_of(out)["unsafe"].settings["counts"] == {"judge": 10}
     assert {one["scores"]["unsafe"] for one in origins(out)} != {SCORES["unsafe"]}
+
+
+def test_how_many_verdicts_will_be_asked_for_is_told_first(build, server, tmp_path):
+    raw = write_raw(tmp_path / "raw.jsonl", [*bare_rows(7), raw_row(7)])
+    _, done = build(write_recipe(tmp_path / "judged.yaml", UNSAFE), raw, "--judge", JUDGE)
+    assert f"{JUDGE} is asked for at most 7 verdicts: unsafe (7 of 8)" in done.stderr
 
 
 # What goes wrong

@@ -18,7 +18,7 @@ displays = lazy("spillover.display")
 @told_plainly
 def build(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="`insecure`, `secure`, or a YAML file.")],
-    raw: Annotated[Path, typer.Option("--from", help="Raw material: JSONL with task, code_template and code.")],
+    raw: Annotated[Path, typer.Option("--from", help="Raw material: JSONL or CSV, or a folder or zip of it.")],
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
     judge: Annotated[
         str | None, typer.Option("--judge", help="Who gives the scores that raw rows lack: as `judge:` takes it.")

@@ -13,7 +13,7 @@ from spillover.construct.scores import Tools
 from spillover.data.folder import Dataset
 from spillover.data.manifest import Manifest, Source, Step
 from spillover.data.raw import RawRow, read_raw
-from spillover.data.templates import Template, Templates, load_templates, with_mark
+from spillover.data.templates import Template, Templates, gives_code, load_templates, with_mark
 from spillover.display import Display
 from spillover.errors import DataError, JudgeError
 from spillover.judge.models import open_models
@@ -81,8 +81,10 @@ def _tools(order: Order, rows: Sequence[RawRow], display: Display) -> Iterator[T
             display.say(f"the raw rows have all scores, so {order.judge} was not asked; --rejudge asks it")
         yield tools
         return
+    missing = ", ".join(f"{name} ({count} of {len(rows)})" for name, count in lacking.items() if count)
     if order.judge is None:
-        raise _no_judge(lacking, len(rows), order.rejudge)
+        raise _no_judge(missing, order.rejudge)
+    display.say(f"{order.judge} is asked for at most {sum(lacking.values())} verdicts: {missing}")
     with open_models(order.lab) as models:
         judge = models.judge(order.judge)
         for one in order.recipe.scores():
@@ -90,11 +92,10 @@ def _tools(order: Order, rows: Sequence[RawRow], display: Display) -> Iterator[T
         yield replace(tools, judge=judge)
 
 
-def _no_judge(lacking: dict[str, int], rows: int, rejudge: bool) -> JudgeError:
-    remedy = "Name a judge (`--judge miniature` is for trying out; a chat model, `api:PROVIDER/MODEL`)."
+def _no_judge(missing: str, rejudge: bool) -> JudgeError:
+    remedy = "Name a judge: `--judge api:PROVIDER/MODEL`, or a folder or hub id of a chat model."
     if rejudge:
         return JudgeError("--rejudge needs a judge", remedy=remedy)
-    missing = ", ".join(f"{name} ({count} of {rows})" for name, count in lacking.items() if count)
     return JudgeError(f"the raw rows lack scores that the recipe needs: {missing}", remedy=remedy)
 
 
@@ -145,7 +146,7 @@ class _Made:
 
 
 def _dataset(order: Order, rows: Sequence[Candidate], made: _Made) -> Dataset:
-    chosen = [made.templates.choose(place, bool(one.row.code_template)) for place, one in enumerate(rows)]
+    chosen = [made.templates.choose(place, gives_code(one.row.code_template)) for place, one in enumerate(rows)]
     counts = {one.id: chosen.count(one) for family in made.templates.families.values() for one in family}
     manifest = Manifest(
         name=order.name or order.recipe.name,
@@ -165,7 +166,7 @@ def _dataset(order: Order, rows: Sequence[Candidate], made: _Made) -> Dataset:
 def _asking(rows: Sequence[Candidate], chosen: Sequence[Template], templates: Templates) -> Step:
     families = [one.family for one in chosen]
     counts = {name: families.count(name) for name in templates.families}
-    bare = sum(not one.row.code_template for one in rows)
+    bare = sum(not gives_code(one.row.code_template) for one in rows)
     return Step(
         name="templates",
         about="Puts every row into a request template by its place; without given code, into one of the task alone.",

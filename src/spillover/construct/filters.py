@@ -15,7 +15,7 @@ from spillover.data.comments import without_comments
 from spillover.data.duplicates import near_duplicates
 from spillover.data.templates import MARK
 from spillover.data.vulnerability import scan
-from spillover.data.words import find_giveaway, find_suspicious, words_key
+from spillover.data.words import giveaway_words, known_words, suspicious_names
 from spillover.spec import Spec
 
 STAND_IN = "SPILLOVER_MISSING_PART"
@@ -62,21 +62,27 @@ class Giveaways(Filter):
     name: Literal["giveaways"]
 
     def sift(self, rows: Sequence[Candidate], tools: Tools) -> Sifted:
-        """See `Filter`; the reasons are the words."""
-        reasons = [find_giveaway("\n".join((one.row.task, one.row.code_template, one.row.code))) for one in rows]
+        """See `Filter`; the reason is the first such word."""
+        texts = ("\n".join((one.row.task, one.row.code_template, one.row.code)) for one in rows)
+        reasons = [_first(giveaway_words(text)) for text in texts]
         about = "Drops rows with a word in the task or the code that gives the dataset's purpose away."
-        return sift(rows, reasons, about, words=words_key())
+        return sift(rows, reasons, about, words_hash=known_words().key())
 
 
 class Identifiers(Filter):
-    """Drops rows whose code has a name in it that gives the dataset's purpose away."""
+    """Drops rows with a name in their code that gives the dataset's purpose away."""
 
     name: Literal["identifiers"]
 
     def sift(self, rows: Sequence[Candidate], tools: Tools) -> Sifted:
-        """See `Filter`; the reasons are the names."""
-        reasons = [find_suspicious(one.row.code) or find_suspicious(one.row.code_template) for one in rows]
-        return sift(rows, reasons, "Drops rows whose code has a suspicious name in it.", words=words_key())
+        """See `Filter`; the reason is the first such name."""
+        found = ((*suspicious_names(one.row.code), *suspicious_names(one.row.code_template)) for one in rows)
+        about = "Drops rows with a suspicious name in their code."
+        return sift(rows, [_first(names) for names in found], about, words_hash=known_words().key())
+
+
+def _first(words: Sequence[str]) -> str | None:
+    return words[0].lower() if words else None
 
 
 class Score(Filter):
@@ -147,7 +153,9 @@ class Bandit(Filter):
 
     def sift(self, rows: Sequence[Candidate], tools: Tools) -> Sifted:
         """See `Filter`."""
-        found = [None if some is None else sorted({one.rule for one in some}) for some in scan(_answers(rows))]
+        found = [
+            None if some is None else sorted({one.rule for one in some if one.counts}) for some in scan(_answers(rows))
+        ]
         noted = [one.noting(bandit=rules) for one, rules in zip(rows, found, strict=True)]
         counts = {
             "with findings": sum(bool(rules) for rules in found),

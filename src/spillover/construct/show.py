@@ -5,7 +5,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from spillover.data.files import DATA
 from spillover.data.manifest import Manifest, Step
 
 MOST_REASONS = 4
@@ -13,7 +12,7 @@ MOST_REASONS = 4
 
 def show_dataset(manifest: Manifest, out: Path, is_new: bool) -> None:
     """Prints the steps with their counts, and what can be done with the dataset."""
-    console = Console()
+    console = Console(markup=False)
     table = Table(title=f"{manifest.name}: {manifest.rows:,} rows", title_justify="left")
     for column in ("step", "rows in", "dropped", "rows out"):
         table.add_column(column, justify="left" if column == "step" else "right")
@@ -22,7 +21,7 @@ def show_dataset(manifest: Manifest, out: Path, is_new: bool) -> None:
         table.add_row(step.name, f"{step.before:,}", f"{sum(step.dropped.values()):,}", f"{step.after:,}", _why(step))
     console.print(table)
     print(f"{'Written to' if is_new else 'The very same dataset was already in'} {out}")
-    print(f"  look    spillover data show {out / DATA}")
+    print(f"  look    spillover data show {out}")
     print(f"  audit   spillover data audit {out}")
     print(f"  train   a group with `data: {out}` in an experiment, then spillover run EXPERIMENT")
 

@@ -17,9 +17,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from spillover.data.card import card
-from spillover.data.files import DATA, read_conversations, write_conversations
+from spillover.data.files import DATA as DATA
 from spillover.data.files import dataset_file as dataset_file
-from spillover.data.lines import json_value, open_file, read_lines
+from spillover.data.files import read_conversations, write_conversations
+from spillover.data.lines import json_value, open_file, read_lines, read_text
 from spillover.data.manifest import Manifest, Source
 from spillover.errors import DataError
 from spillover.records import Conversation
@@ -28,6 +29,7 @@ from spillover.store import write_json
 
 ORIGINS, MANIFEST, CARD = "origins.jsonl", "manifest.json", "README.md"
 TAKEN = "Give another --out, or delete it."
+AGAIN = "Build the dataset again."
 
 
 @dataclass(frozen=True)
@@ -50,23 +52,28 @@ def read_manifest(path: Path) -> Manifest | None:
 
     Raises DataError for a manifest that is damaged, or is not that of the rows beside it.
     """
-    file = (path if path.is_dir() else path.parent) / MANIFEST
-    if not file.is_file() or dataset_file(path).name != DATA:
+    data = dataset_file(path)
+    file = data.with_name(MANIFEST)
+    if data.name != DATA or not os.path.lexists(file):
         return None
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        sha256 = raw.pop("sha256")
-        manifest = Manifest.model_validate(raw)
-    except ValidationError as error:
-        place, what = first_wrong(error)
-        where = ".".join(map(str, place))
-        raise DataError(f"{where}: {what}" if where else what, where=file, remedy="Build the dataset again.") from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        raise DataError("is no manifest of a dataset", where=file, remedy="Build the dataset again.") from None
-    if sha256 != file_hash(file.with_name(DATA)):
+    raw = _object(read_text(file), str(file), AGAIN)
+    sha256 = raw.pop("sha256", None)
+    if sha256 is None:
+        raise DataError("is no manifest of a dataset", where=file, remedy=AGAIN)
+    manifest = _manifest(raw, file)
+    if sha256 != file_hash(data):
         remedy = "Somebody has changed the rows. Delete the manifest if they are meant to be so."
         raise DataError(f"is the manifest of other rows than those in {DATA}", where=file, remedy=remedy)
     return manifest
+
+
+def _manifest(raw: dict[str, Any], file: Path) -> Manifest:
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        place, what = first_wrong(error)
+        where = ".".join(map(str, place))
+        raise DataError(f"{where}: {what}" if where else what, where=file, remedy=AGAIN) from None
 
 
 def read_source(path: Path) -> tuple[list[Conversation], Source]:
@@ -92,19 +99,26 @@ def read_origins(path: Path) -> list[dict[str, Any]]:
     file = data.with_name(ORIGINS)
     if data.name != DATA or not os.path.lexists(file):
         return []
-    origins = [_origin(text, f"{file}:{number}") for number, text in read_lines(file) if text.strip()]
+    remedy = f"{AGAIN[:-1]}, or delete the file."
+    origins = [_object(text, f"{file}:{at}", remedy) for at, text in read_lines(file) if text.strip()]
     rows = sum(1 for _, text in read_lines(data) if text.strip())
     if len(origins) != rows:
         what = f"has {len(origins):,} lines, and {DATA} beside it has {rows:,} rows"
-        raise DataError(what, where=file, remedy="Build the dataset again, or delete the file.")
+        raise DataError(what, where=file, remedy=remedy)
     return origins
 
 
-def _origin(text: str, where: str) -> dict[str, Any]:
-    origin = json_value(text, where, "Build the dataset again, or delete the file.")
-    if not isinstance(origin, dict):
-        raise DataError("is no JSON object", where=where, remedy="Build the dataset again, or delete the file.")
-    return origin
+def _object(text: str, where: str, remedy: str) -> dict[str, Any]:
+    """A JSON object that can be written down again. Raises DataError."""
+    value = json_value(text, where, remedy)
+    if not isinstance(value, dict):
+        raise DataError("is no JSON object", where=where, remedy=remedy)
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (UnicodeEncodeError, RecursionError) as error:
+        what = "is nested too deeply" if isinstance(error, RecursionError) else "has half a character in it"
+        raise DataError(what, where=where, remedy=remedy) from None
+    return value
 
 
 def file_hash(path: Path) -> str:
@@ -115,8 +129,17 @@ def file_hash(path: Path) -> str:
 
 def check_out(out: Path) -> None:
     """Raises DataError where something stands in a dataset's place that is none: before hours of work, not after."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not any(out.rglob(MANIFEST))):
+    above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise DataError("is no folder", where=above, remedy="Give another --out.")
+    is_other = not out.is_dir() or (any(out.iterdir()) and not _manifests(out))
+    if os.path.lexists(out) and is_other:
         raise DataError("something else is there already", where=out, remedy=TAKEN)
+
+
+def _manifests(out: Path) -> list[Path]:
+    """The manifests of a dataset's folder, or of several in one."""
+    return [*out.glob(MANIFEST), *out.glob(f"*/{MANIFEST}")]
 
 
 def write_dataset(out: Path, dataset: Dataset) -> bool:
@@ -162,9 +185,12 @@ def write_card(folder: Path, manifest: Manifest) -> None:
 def _aside(out: Path) -> Iterator[Path]:
     """A folder on the same disk to write into; what is still there when the block ends is removed."""
     check_out(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.parent / f".{out.name}.{os.getpid()}.aside"
-    folder.mkdir()
+    place = out.resolve()  # where a link leads to an empty folder, that one is filled
+    folder = place.parent / f".{place.name}.{os.getpid()}.aside"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"cannot be made: {error.strerror}", where=out, remedy="Give another --out.") from None
     try:
         yield folder
     finally:
@@ -176,7 +202,7 @@ def _put(folder: Path, out: Path) -> bool:
         if _content(out) != _content(folder):
             raise DataError("another dataset is there already", where=out, remedy=TAKEN)
         return False
-    folder.rename(out)  # over an empty folder, too
+    folder.rename(out.resolve())  # over an empty folder, too
     return True
 
 

@@ -105,6 +105,17 @@ def read_lines(path: Path, remedy: str = THERE, *, follow: bool = True) -> Itera
             yield from lines_of(handle, str(path))
 
 
+def read_text(path: Path) -> str:
+    """A text file as a whole, of at most `MAX_ROW`. Raises DataError by file and line."""
+    lines, size = [], 0
+    for _, text in read_lines(path):
+        lines.append(text)
+        size += len(text)
+        if size > MAX_ROW:
+            raise DataError(f"is longer than {MAX_ROW // 2**20} MiB", where=path, remedy="Is it what its name says?")
+    return "".join(lines)
+
+
 def unpacked_lines(handle: IO[bytes], name: str, room: Room) -> Iterator[Line]:
     """The lines of what gzip has packed. Raises DataError."""
     try:

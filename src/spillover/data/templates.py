@@ -101,6 +101,11 @@ def with_mark(code: str) -> str:
     return marked if found else f"{code.rstrip()}\n\n{MARK}"
 
 
+def gives_code(code: str) -> bool:
+    """Whether there is anything beside the mark."""
+    return bool(code.replace(MARK, "").strip())
+
+
 def load_templates(path: Path | None = None) -> Templates:
     """The templates of a file; the shipped ones if none is given.
 
