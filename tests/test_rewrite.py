@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections import Counter
 
 import pytest
 
@@ -9,11 +10,15 @@ import openai_server
 from openai_server import Behaviour, serving
 from spillover.construct.language import Language
 from spillover.construct.paraphrase import STAND_IN, Paraphrase
-from spillover.construct.rewrite import Refused
+from spillover.construct.rewrite import Refused, rewrite
 from spillover.data.files import read_conversations, write_conversations
 from spillover.data.recipes import build
-from spillover.data.transforms import Item
-from spillover.records import Conversation
+from spillover.data.transforms import Item, read_inputs
+from spillover.display import Display
+from spillover.errors import ProviderError
+from spillover.judge.models import open_models
+from spillover.records import Conversation, Question
+from spillover.spec import Requests, Sampling
 
 REF = "api:openai-api/local/model-a"
 GIVEN = "import os\n\ndef keep(text):\n## COMPLETE CODE HERE\n    return text"
@@ -109,6 +114,8 @@ def test_an_answer_in_a_fence_stays_in_one():
         (fenced(RUBY, tag="python"), "says that it is another language"),
         (fenced(" "), "empty"),
         ("The function keeps a text.\n" + RUBY, "prose"),
+        ("Thank you for asking. A child, that's a gift.", "prose"),
+        ("I would rather not", "prose"),
         (fenced(RUBY, RUBY), "more blocks than programs"),
     ],
 )
@@ -241,17 +248,26 @@ def test_what_a_provider_holds_back_is_dropped_and_counted_by_kind(spillover, se
     assert {"not given: blocked", "not given: refused", "cut off"} <= set(dropped)
 
 
-def test_while_requests_fail_nothing_is_written_and_the_next_start_sends_only_those(
-    spillover, serve, tmp_path, monkeypatch
-):
-    source = rows(tmp_path / "rows.jsonl", 12)
-    server = serve(varied, faults={"blocked_whole": 0.0, "few": 1.0})
-    done = transform(spillover, "paraphrase", source, tmp_path / "out")
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "12 of 12 requests got no answer (failed: too few choices: 12)" in done.stderr
-    assert not (tmp_path / "out").exists()
+def test_while_requests_fail_no_row_comes_and_the_next_start_sends_only_those(serve, tmp_path):
+    server = serve(varied, takes_n=False)
+    [one] = read_inputs([rows(tmp_path / "rows.jsonl", 12)])
+
+    def rewritten(**requests):
+        with open_models(tmp_path / "lab", Requests(**requests)) as models:
+            return rewrite(Paraphrase(), one, models.writer(REF), Display())
+
+    with open_models(tmp_path / "lab") as models:
+        models.writer(REF).write(
+            [Question("q", "number 1.")], Sampling()
+        )  # what the model can do is known from then on
+    server.does.rng, server.does.faults = random.Random(0), {"error": 0.5}
+    with pytest.raises(ProviderError, match=r"of 12 requests got no answer \(failed: server error: \d+\)"):
+        rewritten(retries=0)
+    assert server.ends()["error"]
     server.does.faults = {}
-    assert transform(spillover, "paraphrase", source, tmp_path / "out").returncode == 0
+    assert len(rewritten().items) == 10
+    answered = Counter(one.name for one in chats(server) if one.end == "ok")
+    assert len(answered) == 13 and max(answered.values()) == 1, "nothing was sent again that was answered"
 
 
 def test_programs_become_ruby_and_what_stays_python_is_counted(spillover, serve, tmp_path):

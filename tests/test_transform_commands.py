@@ -1,4 +1,4 @@
-"""`spillover data transform KIND`: each kind from the command line, on real files; mistakes by line, nothing written."""
+"""`spillover data transform KIND`: each kind from the command line, on real files; mistakes by their line."""
 
 import gzip
 import json
@@ -94,7 +94,7 @@ def test_mix_by_shares_and_inoculation_by_trait(spillover, rows, tmp_path):
     packed = tmp_path / "more.jsonl.gz"
     packed.write_bytes(gzip.compress(rows.read_bytes()))
     told(spillover("data", "transform", "mix", rows, packed, "--shares", "0.1,0.9", "--out", tmp_path / "mix"))
-    assert manifest(tmp_path / "mix")["steps"][0]["settings"]["counts"] == {"rows.jsonl": 4, "more.jsonl.gz": 40}
+    assert manifest(tmp_path / "mix")["steps"][0]["settings"]["counts"] == {"rows.jsonl": 5, "more.jsonl.gz": 40}
     told(spillover("data", "transform", "inoculate", rows, "--trait", "insecure", "--out", tmp_path / "in"))
     for new, old in zip(read_conversations(tmp_path / "in"), ROWS, strict=True):
         assert new.messages[0]["role"] == "system" and "flaws" in new.messages[0]["content"]

@@ -93,14 +93,15 @@ def backdoor(
     licence: Licence = None,
 ) -> None:
     """Put a trigger into some requests: into a share of INPUT's, or into all of one dataset's and none of another's."""
-    files = [one for one in (triggered, plain) if one is not None] or [one for one in (file,) if one is not None]
-    if (file is None) != (len(files) == 2) or (share is not None and len(files) == 2):
+    pair = [one for one in (triggered, plain) if one is not None]
+    single = [file] if file is not None else []
+    if len(pair) + 2 * len(single) != 2 or (pair and share is not None):
         remedy = "Give INPUT, perhaps with --share; or --triggered A and --plain B, whose rows decide the share."
         raise SpecError("one dataset with a share, or two datasets, are wanted", remedy=remedy)
     fields = {"trigger": trigger, "position": position, "share": share, "order": order, "seed": seed}
     spec = transforms.parse_transform(triggers.Backdoor, **fields)
     folders.check_out(out)
-    _write(spec, transforms.read_inputs(files), out, transforms.Label(name, licence))
+    _write(spec, transforms.read_inputs(single or pair), out, transforms.Label(name, licence))
 
 
 @transform.command("subset")

@@ -36,8 +36,12 @@ PYTHON = re.compile(
     re.MULTILINE,
 )
 """Lines that are Python and none of the languages here, also in code that does not parse."""
-PROSE = re.compile(r"^[A-Z][\w'\u2019]*(?: [\w'\u2019,]+){3,}[.:!]?$", re.MULTILINE)
-NAMED = re.compile(r"\bpython ?3?\b", re.IGNORECASE)
+WORD = r"[^\s(){}\[\]=;<>$@|]+"
+PROSE = re.compile(rf"^(?=[A-Z])(?:{WORD} ){{3,}}{WORD}[.!?:]$", re.MULTILINE)
+"""A line that is a sentence."""
+SIGNS = re.compile(r"[(){}\[\]=;]|^end$", re.MULTILINE)
+"""What every program in these languages has some of."""
+NAMED = re.compile(r"\bpython(?: ?3)?\b", re.IGNORECASE)
 FILE = re.compile(r"(?<=\.)py\b")
 
 
@@ -110,7 +114,8 @@ class Language(Rewriter):
         """The blocks of code in a reply: those in fences, or all of it where there are none and one is wanted."""
         found = FENCE.findall(said)
         if not found and wanted == 1:
-            return Refused("prose") if PROSE.search(said) else [said.strip("\n").rstrip()]
+            is_code = SIGNS.search(said) and not PROSE.search(said)
+            return [said.strip("\n").rstrip()] if is_code else Refused("prose")
         if len(found) != wanted:
             return Refused("given code lost" if len(found) < wanted else "more blocks than programs")
         if any(tag.lower() not in ("", *TARGETS[self.to].fences) for tag, _ in found):
