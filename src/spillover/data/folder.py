@@ -19,7 +19,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from spillover.data.card import card
-from spillover.data.files import DATA, read_conversations, write_conversations
+from spillover.data.files import DATA as DATA
+from spillover.data.files import read_conversations, write_conversations
 from spillover.data.files import dataset_file as dataset_file
 from spillover.data.lines import json_value, open_file, read_lines, read_text
 from spillover.data.manifest import Manifest, Source
