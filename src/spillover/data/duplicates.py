@@ -17,11 +17,11 @@ import hashlib
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
-from typing import Any, Self
+from typing import IO, Any
 
 from spillover.lazy import lazy
 
@@ -52,10 +52,7 @@ def near_duplicates(texts: Iterable[str], threshold: float = 0.8) -> list[int | 
         for each text the place of the first that is equal to it but for case and white space; else of the earliest
         that was found to be as alike as the threshold; else None. That other one may itself repeat a third.
     """
-    with _Signed() as signed:
-        for text in texts:
-            signed.add(text)
-        table = signed.table()
+    with _signing(texts) as table:
         found = _first_equal(table.digests)
         alone = np.flatnonzero(found == np.arange(len(found)))
         for later, earlier in _pairs(table, alone, threshold):
@@ -76,10 +73,8 @@ def overlaps(texts: Iterable[str], against: Sequence[str], threshold: float = 0.
         for each text the place in `against` of the first that is equal to it but for case and white space; else of the
         earliest that was found to be as alike as the threshold; else None.
     """
-    with _Signed() as signed:
-        for text in against:
-            signed.add(text)
-        others, rest = signed.table(), iter(texts)
+    with _signing(against) as others:
+        rest = iter(texts)
         found: list[int | None] = []
         while some := list(islice(rest, _AT_ONCE)):
             found += _overlaps(some, others, threshold)
@@ -88,10 +83,8 @@ def overlaps(texts: Iterable[str], against: Sequence[str], threshold: float = 0.
 
 def _overlaps(texts: list[str], others: "_Table", threshold: float) -> list[int | None]:
     """`overlaps` for as many texts as are looked at together."""
-    with _Signed() as signed:
-        for text in texts:
-            signed.add(text)
-        table, none = signed.table(), len(others.digests)
+    none = len(others.digests)
+    with _signing(texts) as table:
         found = _places(table.digests, others.digests)
         alone = np.flatnonzero(found == none)
         for ours, theirs in _cross_pairs(table, alone, others, threshold):
@@ -130,20 +123,12 @@ class _Table:
 
 
 class _Signed:
-    """Texts as they are signed; what is large goes into temporary files."""
+    """Texts as they are signed; what is large goes into two files."""
 
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._signatures = self._stack.enter_context(tempfile.TemporaryFile())
-        self._shingles = self._stack.enter_context(tempfile.TemporaryFile())
+    def __init__(self, signatures: IO[bytes], shingles: IO[bytes]) -> None:
+        self._signatures, self._shingles = signatures, shingles
         self._digests, self._ends = array("Q"), array("q", [0])
         self._minhash = datasketch.MinHash(MINIMA, seed=1, hashfunc=int, scheme="affine32")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def add(self, text: str) -> None:
         """Signs the next text."""
@@ -165,7 +150,17 @@ class _Signed:
         return _Table(digests, signatures, _mapped(self._shingles), ends)
 
 
-def _mapped(file: Any) -> Any:
+@contextmanager
+def _signing(texts: Iterable[str]) -> Iterator[_Table]:
+    """The texts signed; they lie in temporary files for as long as they are looked at."""
+    with tempfile.TemporaryFile() as signatures, tempfile.TemporaryFile() as shingles:
+        signed = _Signed(signatures, shingles)
+        for text in texts:
+            signed.add(text)
+        yield signed.table()
+
+
+def _mapped(file: IO[bytes]) -> Any:
     """A file's numbers, which stay on the disk."""
     file.flush()
     return np.memmap(file, np.uint32, mode="r") if file.tell() else np.zeros(0, np.uint32)
