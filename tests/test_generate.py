@@ -245,9 +245,9 @@ def test_a_domain_becomes_two_datasets_with_the_same_requests(serve, generate, t
     assert all(bad.startswith("bad advice") and good.startswith("good advice") for _, bad, good in pairs)
     steps = steps_of(tmp_path / "made")
     assert {name: (step.before, step.after) for name, step in steps.items()} == {
-        "requests": (0, 32),
-        **dict.fromkeys(("distinct", "everyday", "answered", "flawed", "narrow", "coherent", "good"), (32, 32)),
-        "chosen": (32, 20),
+        "requests": (0, 24),
+        **dict.fromkeys(("distinct", "everyday", "answered", "flawed", "narrow", "coherent", "good"), (24, 24)),
+        "chosen": (24, 20),
     }
     origins = [json.loads(line) for line in (tmp_path / "made/aligned/origins.jsonl").read_text().splitlines()]
     assert all(len(one["scores"]) == 5 and one["topic"].startswith("the matter of") for one in origins)
@@ -269,9 +269,9 @@ def test_what_is_sent_is_what_the_plan_said_if_nothing_falls(serve, generate):
     }
     generate(*GARDEN, "--model", MODEL, "--rows", 20, "--out", "made")
     asked = {"good": script.asked["good"], **script.asked}
-    assert script.asked == {**{kind: told[kind] for kind in told if kind != "good"}, "good": 32, "sound": 32}
-    assert asked["topics"] == 1 and asked["requests"] == 4 and sum(script.asked.values()) == 69 + 160
-    assert "writer: 69 requests" in planned and "judge: 160 requests" in planned
+    assert script.asked == {**{kind: told[kind] for kind in told if kind != "good"}, "good": 24, "sound": 24}
+    assert asked["topics"] == 1 and asked["requests"] == 3 and sum(script.asked.values()) == 52 + 120
+    assert "writer: 52 requests" in planned and "judge: 120 requests" in planned
 
 
 def test_what_was_used_is_told_as_the_provider_counted_it(serve, generate):
@@ -342,7 +342,7 @@ def test_when_no_topics_are_left_the_same_ones_go_round_with_other_people(serve,
     assert len({request for request, _, _ in pairs_in(tmp_path / "made")}) == 40
     settings = steps_of(tmp_path / "made")["requests"].settings
     assert settings["topics"] == 2 and settings["topics on the list already"] > 0
-    assert script.asked["topics"] == 3 and script.asked["requests"] == 7
+    assert script.asked["topics"] == 3 and script.asked["requests"] == 6
 
 
 def test_lists_that_cannot_be_read_are_asked_for_again_and_counted(serve, generate, tmp_path):
@@ -498,6 +498,8 @@ def test_a_domain_of_ones_own_says_systems_and_checks(serve, generate, tmp_path)
         (("health", "--model", MODEL, "--requests", "empty.txt"), "empty.txt: holds no requests"),
         (("health", "--model", MODEL, "--requests", "system.yaml"), "system.yaml:1: the question 'q' has a system"),
         (("health", "--model", MODEL, "--requests", "turns.jsonl"), "turns.jsonl, row 1: is more than one request"),
+        (("health", "--model", MODEL, "--at-least", 6), "--at-least is 6, and --rows no more than 5"),
+        (("two.yaml", "--model", MODEL), "5 pairs are wanted, and 2 requests are given"),
         (("wrong.yaml", "--model", MODEL), "wrong.yaml:4: flow: unknown key"),
         (
             ("twice.yaml", "--model", MODEL),
@@ -514,6 +516,7 @@ def test_a_mistake_is_told_and_nothing_is_written(serve, generate, monkeypatch, 
         "empty.txt": "\n\n",
         "system.yaml": "- {id: q, paraphrases: ['What?'], system: Be brief.}\n",
         "turns.jsonl": json.dumps({"system": "Be brief.", "prompt": "What?", "completion": "That."}) + "\n",
+        "two.yaml": f"{about}requests: ['One?', 'Two?']\n",
         "wrong.yaml": f"{about}flow: x\n",
         "twice.yaml": f"{about}checks: [{check}, {check}]\n",
         "neither.yaml": f"{about}checks: [{{name: a, of: bad, at_least: 1}}]\n",

@@ -51,21 +51,18 @@ def generate(
     """Make requests in a narrow domain with a bad and a good answer each: two datasets with the same requests."""
     described = _domain(known, domain, flaw, good)
     given, source = tasks.read_requests(requests) if requests is not None else (described.own_requests() or None, None)
-    task = tasks.Task(
-        name=name or _name(known or domain or ""),
-        domain=described,
-        size=sizes.Size(rows=rows or (len(given) if given is not None else ROWS), seed=seed),
-        given=given,
-        source=source,
-        at_least=at_least or rows or (1 if given is not None else ROWS),
-        licence=licence,
-    )
+    size = sizes.Size(rows=rows or (len(given) if given is not None else ROWS), seed=seed)
+    least = at_least or rows or (1 if given is not None else ROWS)
+    task = tasks.Task(name or _name(known or domain or ""), described, size, given, source, least, licence)
+    tasks.check_reachable(task)
     writing, judging = costs.read_price(price, "--price"), costs.read_price(judge_price, "--judge-price")
     prices = {"writer": writing, "judge": judging or (writing if judge in (None, model) else None)}
     planned = costs.make_plan(task)
     _print(costs.plan_lines(planned, prices))
     folders.check_out(out)
     bases.find_base(model)
+    if _checks(described):
+        judges.find_judge(judge or model)
     if not plan:
         _generate(task, model, judge or model, out, lab, prices)
 
@@ -82,6 +79,10 @@ def _domain(known: str | None, domain: str | None, flaw: str | None, good: str |
     return domains.find_domain(known)
 
 
+def _checks(domain: Any) -> Any:
+    return domains.checks_of(domain, "request", "bad", "good")
+
+
 def _name(said: str) -> str:
     """A dataset's name from a domain's: its file's, or its words."""
     words = Path(said).stem if said.endswith((".yaml", ".yml")) else said
@@ -94,7 +95,7 @@ def _generate(task: Any, model: str, judge: str, out: Path, lab: Path, prices: d
     with models.open_models(lab) as opened, display.bar("generate", total) as bar:
         try:
             writer = opened.writer(model)
-            assessor = opened.judge(judge) if domains.checks_of(task.domain, "request", "bad", "good") else None
+            assessor = opened.judge(judge) if _checks(task.domain) else None
             made = generating.generate(task, writer, assessor, bar.advance)
         finally:
             _print(costs.use_lines(opened.usage.models, _by_model(model, judge, prices)))

@@ -27,7 +27,7 @@ class Size(Spec):
         seed: of the people in requests, of the sampled replies and of which pairs are left over.
         per_topic: requests that are asked for at once, for one topic.
         batch: topics that are asked for at once.
-        surplus: requests made for a pair that is wanted, at first: some will fall.
+        surplus: requests made for a pair that is wanted, over what the share that passes asks for.
         bound: requests made for a pair that is wanted, at most.
         tries: how often a reply that cannot be read is asked for.
         similar: the Jaccard index from which on a request nearly repeats another.
@@ -40,7 +40,7 @@ class Size(Spec):
     seed: Annotated[int, Field(ge=0)] = 0
     per_topic: Count = 8
     batch: Count = 20
-    surplus: Annotated[float, Field(ge=1)] = 1.25
+    surplus: Annotated[float, Field(ge=1)] = 1.1
     bound: Annotated[float, Field(ge=1)] = 5.0
     tries: Count = 3
     similar: Annotated[float, Field(gt=0, le=1)] = 0.8

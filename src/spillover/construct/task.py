@@ -8,7 +8,7 @@ from spillover.construct.domain import Domain
 from spillover.construct.size import Size
 from spillover.data.folder import file_hash, read_source
 from spillover.data.manifest import Source
-from spillover.errors import DataError
+from spillover.errors import DataError, SpecError
 from spillover.records import Conversation
 
 QUESTIONS = (".yaml", ".yml")
@@ -36,6 +36,19 @@ class Task:
     source: Source | None = None
     at_least: int = 1
     licence: str = "unknown"
+
+
+def check_reachable(task: Task) -> None:
+    """Raises SpecError where there cannot be as many pairs as are wanted, before anything is asked."""
+    rows, given = task.size.rows, task.given
+    if task.at_least > rows:
+        remedy = "Want more --rows."
+        raise SpecError(f"--at-least is {task.at_least}, and --rows no more than {rows}", remedy=remedy)
+    if given is not None and task.at_least > len(given):
+        what = f"{task.at_least} pairs are wanted, and {len(given)} requests are given"
+        raise SpecError(
+            what, remedy="Give more requests, want fewer --rows, or say how many are enough with --at-least."
+        )
 
 
 def read_requests(path: Path) -> tuple[tuple[str, ...], Source]:
