@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from spillover.cli import data_build, data_pair, data_scan, data_transform
 from spillover.cli.told import told_plainly
 from spillover.lazy import lazy
 
@@ -15,6 +16,9 @@ rows = lazy("spillover.pipeline.rows")
 data = typer.Typer(
     help="Datasets: chat JSONL files, and folders that `data build` and its like have written.", no_args_is_help=True
 )
+
+data.command("build")(data_build.build)
+data.add_typer(data_transform.transform, name="transform")
 
 
 @data.command("show")
@@ -35,3 +39,7 @@ def show_data(
     chat = spec.Chat(template=template, thinking=thinking, default_system=default_system)
     training = spec.Training(turns=turns, max_length=max_length)
     rows.show_rows(file, bases.find_base(base, chat), chat, training, count)
+
+
+data.command("scan")(data_scan.scan)
+data.command("pair")(data_pair.pair)

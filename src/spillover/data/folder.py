@@ -78,11 +78,16 @@ def _manifest(raw: dict[str, Any], file: Path) -> Manifest:
 
 def read_source(path: Path) -> tuple[list[Conversation], Source]:
     """The rows of a dataset, by its file or folder, and the dataset as a manifest's source. Raises DataError."""
-    file = dataset_file(path)
-    rows, made = read_conversations(file), read_manifest(path)
+    rows = read_conversations(dataset_file(path))
+    return rows, source_of(path, len(rows))
+
+
+def source_of(path: Path, rows: int) -> Source:
+    """A dataset of so many rows, by its file or folder, as a manifest's source. Raises DataError."""
+    file, made = dataset_file(path), read_manifest(path)
     name = file.parent.resolve().name if file.name == DATA else file.name
     licence = made.licence if made is not None else "unknown"
-    return rows, Source(name=name, rows=len(rows), sha256=file_hash(file), licence=licence, made=made)
+    return Source(name=name, rows=rows, sha256=file_hash(file), licence=licence, made=made)
 
 
 def read_origins(path: Path) -> list[dict[str, Any]]:
