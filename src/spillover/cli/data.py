@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from spillover.cli import data_build, data_pair, data_scan, data_transform
+from spillover.cli import data_build, data_generate, data_numbers, data_pair, data_push, data_scan, data_transform
 from spillover.cli.told import told_plainly
 from spillover.lazy import lazy
 
@@ -19,6 +19,7 @@ data = typer.Typer(
 
 data.command("build")(data_build.build)
 data.add_typer(data_transform.transform, name="transform")
+data.command("generate")(data_generate.generate)
 
 
 @data.command("show")
@@ -43,3 +44,6 @@ def show_data(
 
 data.command("scan")(data_scan.scan)
 data.command("pair")(data_pair.pair)
+data.command("numbers")(data_numbers.numbers)
+data.command("number-ablation")(data_numbers.number_ablation)
+data.command("push")(data_push.push)

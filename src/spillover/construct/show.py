@@ -5,7 +5,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from spillover.data.files import DATA
 from spillover.data.manifest import Manifest, Step
 
 MOST_REASONS = 4

@@ -4,9 +4,11 @@ In the folder lie `data.jsonl`, the rows as chat JSONL; `origins.jsonl`, one obj
 its template and its scores, where that is known; `manifest.json` (data/manifest.py); and `README.md`, the card.
 """
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +30,7 @@ from spillover.spec import first_wrong
 from spillover.store import write_json
 
 ORIGINS, MANIFEST, CARD = "origins.jsonl", "manifest.json", "README.md"
+FILES = (DATA, ORIGINS, MANIFEST, CARD)
 TAKEN = "Give another --out, or delete it."
 AGAIN = "Build the dataset again."
 
@@ -85,9 +88,14 @@ def read_source(path: Path) -> tuple[list[Conversation], Source]:
 def source_of(path: Path, rows: int) -> Source:
     """A dataset of so many rows, by its file or folder, as a manifest's source. Raises DataError."""
     file, made = dataset_file(path), read_manifest(path)
-    name = file.parent.resolve().name if file.name == DATA else file.name
+    name = _shown(file.parent.resolve().name if file.name == DATA else file.name)
     licence = made.licence if made is not None else "unknown"
     return Source(name=name, rows=rows, sha256=file_hash(file), licence=licence, made=made)
+
+
+def _shown(name: str) -> str:
+    """A file's name as text: names are bytes, and not all of them are UTF-8."""
+    return os.fsencode(name).decode("utf-8", errors="replace")
 
 
 def read_origins(path: Path) -> list[dict[str, Any]]:
@@ -186,7 +194,7 @@ def _aside(out: Path) -> Iterator[Path]:
     """A folder on the same disk to write into; what is still there when the block ends is removed."""
     check_out(out)
     place = out.resolve()  # where a link leads to an empty folder, that one is filled
-    folder = place.parent / f".{place.name}.{os.getpid()}.aside"
+    folder = place.parent / f".{place.name}.{secrets.token_hex(4)}.aside"
     try:
         folder.mkdir(parents=True)
     except OSError as error:
@@ -198,13 +206,18 @@ def _aside(out: Path) -> Iterator[Path]:
 
 
 def _put(folder: Path, out: Path) -> bool:
-    if out.is_dir() and any(out.iterdir()):
+    try:
+        folder.rename(out.resolve())  # over an empty folder, too
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
         if _content(out) != _content(folder):
-            raise DataError("another dataset is there already", where=out, remedy=TAKEN)
+            raise DataError("another dataset is there already", where=out, remedy=TAKEN) from None
         return False
-    folder.rename(out.resolve())  # over an empty folder, too
     return True
 
 
 def _content(folder: Path) -> dict[str, str]:
-    return {str(file.relative_to(folder)): file_hash(file) for file in folder.rglob("*") if file.is_file()}
+    """The files of the datasets in a folder, by their hashes. What others have put beside them is not looked at."""
+    ours = [file for file in folder.rglob("*") if file.name in FILES and file.is_file()]
+    return {str(file.relative_to(folder)): file_hash(file) for file in ours}
