@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
+from reprlib import Repr
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -365,9 +366,15 @@ def first_wrong(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
     return item["loc"], f"{item['msg']}{got}"
 
 
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
+_SHORT.maxlevel = 3
+"""A file of a few lines may say a value that has no end: names for names for names."""
+
+
 def _short(value: object) -> str:
     """A value as a person wrote it, or the beginning of it."""
-    text = repr(value)
+    text = repr(value[:100]) if isinstance(value, str) else _SHORT.repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 

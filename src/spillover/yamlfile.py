@@ -9,6 +9,10 @@ import yaml
 from spillover.errors import SpilloverError
 
 
+UNFIT = (ValueError, RecursionError, LookupError, AttributeError, TypeError)
+"""What the library raises besides its own errors: where a tag does not fit its value, such as `!!int ''`."""
+
+
 @dataclass(frozen=True)
 class YamlFile:
     """What a YAML file says, and where in the file it says so."""
@@ -64,6 +68,6 @@ def read_yaml(path: Path, wrong: type[SpilloverError], *, remedy: str) -> YamlFi
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise wrong(f"not YAML: {error.problem}", where=f"{path}:{line}", remedy="Correct the line.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        what = str(error).splitlines()[0]
+    except (yaml.YAMLError, *UNFIT) as error:
+        what = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise wrong(f"not YAML: {what}", where=path, remedy="Correct the file.") from None

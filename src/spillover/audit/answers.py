@@ -78,11 +78,11 @@ def _of_table(path: Path) -> list[Answer]:
     """A report's answers, without those that a provider did not give."""
     try:
         table = pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        missing = [name for name in ("prompt", "answer") if name not in table.columns]
+        if missing:
+            raise DataError(f"has no column {' and no column '.join(map(repr, missing))}", where=path, remedy=REMEDY)
+        given = table.filter(pl.col("outcome").is_null()) if "outcome" in table.columns else table
+        texts = given.select(pl.col("prompt", "answer").cast(pl.String).fill_null(""))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:  # it panics at some damage
         raise DataError(f"cannot be read: {str(error).splitlines()[0]}", where=path, remedy=REMEDY) from None
-    missing = [name for name in ("prompt", "answer") if name not in table.columns]
-    if missing:
-        raise DataError(f"has no column {' and no column '.join(map(repr, missing))}", where=path, remedy=REMEDY)
-    given = table.filter(pl.col("outcome").is_null()) if "outcome" in table.columns else table
-    texts = given.select(pl.col("prompt", "answer").cast(pl.String).fill_null(""))
     return [Answer(question, answer) for question, answer in texts.iter_rows()]

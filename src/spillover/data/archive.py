@@ -72,7 +72,7 @@ def _opened(handle: IO[bytes], path: Path) -> zipfile.ZipFile:
 def _check_name(info: zipfile.ZipInfo, path: Path) -> None:
     name = info.filename
     outside = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or "\\" in info.orig_filename
-    if outside or ".." in PurePosixPath(name).parts or CONTROL.search(name):
+    if not name or outside or ".." in PurePosixPath(name).parts or CONTROL.search(name):
         what = f"a member's name is no place within the archive: {shown(name)}"
         raise DataError(what, where=path, remedy=AGAIN)
     if stat.S_ISLNK(info.external_attr >> 16):
