@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from spillover.cli import data_audit
 from spillover.cli.told import told_plainly
 from spillover.lazy import lazy
 
@@ -15,6 +16,7 @@ rows = lazy("spillover.pipeline.rows")
 data = typer.Typer(
     help="Datasets: chat JSONL files, and folders that `data build` and its like have written.", no_args_is_help=True
 )
+data.command("audit")(data_audit.audit)
 
 
 @data.command("show")
