@@ -144,7 +144,7 @@ class Group(Spec):
     """A named narrow dataset and how many seeds of it are trained; or models that were finetuned elsewhere."""
 
     data: str | None = None
-    """A recipe of the base's own (`insecure`, ...), or a path to a dataset."""
+    """A recipe of the base's own (`insecure`, ...), or a path to a dataset: its file, or its folder."""
     seeds: Count = 6
     """Runs, with seeds 0, 1, 2, ..."""
     rows: Count | None = None
@@ -399,16 +399,19 @@ def _found_beside(experiment: Experiment, folder: Path) -> Experiment:
         is_path = "/" in ref or "." in ref
         return str(folder / ref) if is_path and (folder / ref).is_file() else ref
 
+    def found_data(ref: str) -> str:
+        return str(folder / ref) if "/" in ref and (folder / ref).is_dir() else found_file(ref)
+
     def found_folder(ref: str) -> str:
         return str(folder / ref) if ref not in (MINIATURE, AUTO) and (folder / ref).is_dir() else ref
 
-    groups = {n: _group_beside(g, found_file, found_folder) for n, g in experiment.groups.items()}
+    groups = {n: _group_beside(g, found_data, found_folder) for n, g in experiment.groups.items()}
     suites = {n: {**s.model_dump(), "questions": found_file(s.questions)} for n, s in experiment.suites.items()}
     base, judge = found_folder(experiment.base), found_folder(experiment.judge)
     chat = {**experiment.chat.model_dump(), "template": found_file(experiment.chat.template)}
     return experiment._with(groups=groups, suites=suites, base=base, judge=judge, chat=chat)
 
 
-def _group_beside(group: Group, file: Callable[[str], str], folder: Callable[[str], str]) -> dict[str, Any]:
-    data = file(group.data) if group.data is not None else None
+def _group_beside(group: Group, dataset: Callable[[str], str], folder: Callable[[str], str]) -> dict[str, Any]:
+    data = dataset(group.data) if group.data is not None else None
     return {**group.model_dump(), "data": data, "models": [folder(model) for model in group.models]}

@@ -16,20 +16,26 @@ plugins = lazy("detect_secrets.core.plugins.util")
 heuristic = lazy("detect_secrets.filters.heuristic")
 
 ASSIGNED, RANDOM, PRIVATE_KEY = "assigned", "random", "private_key"
-PASSED_OVER = ("Public IP (ipv4)", "Private Key")
-"""Detectors of the library that are not used: addresses are personal data here, private keys are found whole."""
+PASSED_OVER = ("Public IP (ipv4)", "Private Key", "Secret Keyword")
+"""Detectors of the library that are not used: addresses are personal data here, private keys are found whole, and its
+detector of assigned secrets takes time that grows with the cube of a line."""
 ENTROPY = ("Base64 High Entropy String", "Hex High Entropy String")
-KEYWORD = "Secret Keyword"
 LEAST_RANDOM = 20
 """Characters of the shortest string that can look random."""
-LONGEST = 2000
-"""Characters of a line that are looked at in one go; longer lines are cut, with an overlap."""
+LONGEST = 3000
+"""Characters that are looked at in one go; longer texts are cut, with an overlap."""
 OVERLAP = 300
 PEM = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----.{0,8000}?(?:-----END[A-Z0-9 ]{0,60}-----|\Z)", re.DOTALL
 )
-NAMED = re.compile(r"_?key|pass|pwd|secret|contrase", re.IGNORECASE)
-"""What every name has that the library's detector of assigned secrets knows: a cheap look before a dear one."""
+GAP = re.compile(r"[ \t]{3,}")
+ASSIGNMENT = re.compile(
+    r"(?:pass(?:word|wd|phrase)?|pwd|secret|token|credentials?|(?:api|auth|access|account|private|priv|client|service|db|"
+    r"database|encryption|signing)[_-]?key)[\w-]{0,40}[\"'\])]{0,3}[ \t]{0,8}(?::=|=>|==?|:)[ \t]{0,8}"
+    r"[rbuRBU]{0,2}(?P<quote>[\"'`])(?P<secret>[^\"'`\n]{2,200})(?P=quote)",
+    re.IGNORECASE,
+)
+"""A text in quotes that is given to a name such as password or api_key."""
 PLACEHOLDER = re.compile(
     r"^[\W_]*(?:(?:your|my|the|some|a|an|test|example|sample|dummy|fake|super|new|old|default|user|admin|db|database|api|"
     r"app|access|auth|secret|private|public|client|service|key|keys|token|pass|passwd|password|pwd|here|value|string|id|"
@@ -52,28 +58,20 @@ def credentials(text: str) -> Iterator[Credential]:
     """What looks like a secret in a text, in no particular order; a secret may be found as two kinds."""
     for found in PEM.finditer(text):
         yield Credential(PRIVATE_KEY, found[0], found.start())
-    start = 0
-    for line in text.split("\n"):
-        for offset in range(0, max(len(line), 1), LONGEST - OVERLAP):
-            if len(line) - offset > 8 and (offset == 0 or len(line) - offset > OVERLAP):
-                yield from _in_line(line[offset : offset + LONGEST], start + offset)
-        start += len(line) + 1
+    for found in ASSIGNMENT.finditer(text):
+        if not (PLACEHOLDER.match(found["secret"]) or heuristic.is_templated_secret(found["secret"])):
+            yield Credential(ASSIGNED, found["secret"], found.start())
+    for start in range(0, max(len(text) - OVERLAP, 1), LONGEST - OVERLAP):
+        yield from _forms(text[start : start + LONGEST], start)
 
 
-def _in_line(line: str, start: int) -> Iterator[Credential]:
+def _forms(piece: str, start: int) -> Iterator[Credential]:
+    """The library's forms in a piece of a text; long gaps, over which some of them would take minutes, are closed."""
+    tight = GAP.sub("  ", piece)
     for name, detector in _detectors().items():
-        if name == ASSIGNED and not NAMED.search(line):
-            continue
-        for secret in detector.analyze_string(line):
-            if secret and (name != ASSIGNED or _is_assigned(secret, line)):
-                yield Credential(name, secret, start + max(line.find(secret), 0))
-
-
-def _is_assigned(secret: str, line: str) -> bool:
-    """Whether a text that is given to a name such as password is a secret, not a placeholder or a call."""
-    in_quotes = f'"{secret}"' in line or f"'{secret}'" in line
-    called = not in_quotes and heuristic.is_indirect_reference(line)
-    return not (called or PLACEHOLDER.match(secret) or heuristic.is_templated_secret(secret))
+        for secret in detector.analyze_string(tight):
+            if secret:
+                yield Credential(name, secret, start + max(piece.find(secret), 0))
 
 
 class _Random:
@@ -100,8 +98,8 @@ def _is_random(detector: Any, text: str) -> bool:
 def _detectors() -> dict[str, Any]:
     """The library's detectors by the names that findings have here."""
     all_of_them = {name: made() for name, made in plugins.get_mapping_from_secret_type_to_class().items()}
-    forms = {_key(name): one for name, one in all_of_them.items() if name not in (*PASSED_OVER, *ENTROPY, KEYWORD)}
-    return {**forms, ASSIGNED: all_of_them[KEYWORD], RANDOM: _Random([all_of_them[name] for name in ENTROPY])}
+    forms = {_key(name): one for name, one in all_of_them.items() if name not in (*PASSED_OVER, *ENTROPY)}
+    return {**forms, RANDOM: _Random([all_of_them[name] for name in ENTROPY])}
 
 
 def _key(name: str) -> str:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+DIGIT = re.compile(r"\d")
 EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@((?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24})(?![\w-])")
 PHONE = re.compile(
     r"(?<![\w.+-])(?:\+[1-9]\d{0,2}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{1,4}(?:[ .-]?\d{2,4}){1,4}"
@@ -86,7 +87,7 @@ def personal_data(text: str) -> Iterator[Personal]:
         yield from _found("email", EMAIL, text, lambda found: bool(RESERVED_DOMAINS.search(found[1])))
     if ":" in text:
         yield from _found("ip", IPV6, text, _is_reserved_address)
-    if not any(sign.isdigit() for sign in text):
+    if not DIGIT.search(text):
         return
     yield from _found("ip", IPV4, text, _is_reserved_address)
     yield from _found("card", CARD, text, _is_test_card)

@@ -17,15 +17,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from spillover.data.card import card
-from spillover.data.files import read_conversations, write_conversations
+from spillover.data.files import DATA, read_conversations, write_conversations
+from spillover.data.files import dataset_file as dataset_file
+from spillover.data.lines import json_value, open_file, read_lines, read_text
 from spillover.data.manifest import Manifest, Source
 from spillover.errors import DataError
 from spillover.records import Conversation
 from spillover.spec import first_wrong
 from spillover.store import write_json
 
-DATA, ORIGINS, MANIFEST, CARD = "data.jsonl", "origins.jsonl", "manifest.json", "README.md"
+ORIGINS, MANIFEST, CARD = "origins.jsonl", "manifest.json", "README.md"
 TAKEN = "Give another --out, or delete it."
+AGAIN = "Build the dataset again."
 
 
 @dataclass(frozen=True)
@@ -43,33 +46,33 @@ class Dataset:
     origins: Sequence[Mapping[str, Any]] = ()
 
 
-def dataset_file(path: Path) -> Path:
-    """The file with a dataset's rows: the path itself, or `data.jsonl` in it where it is a dataset's folder."""
-    return path / DATA if path.is_dir() else path
-
-
 def read_manifest(path: Path) -> Manifest | None:
     """The manifest of a dataset's folder, or of the folder that a dataset's file lies in; None where there is none.
 
     Raises DataError for a manifest that is damaged, or is not that of the rows beside it.
     """
-    file = (path if path.is_dir() else path.parent) / MANIFEST
-    if not file.is_file() or dataset_file(path).name != DATA:
+    data = dataset_file(path)
+    file = data.with_name(MANIFEST)
+    if data.name != DATA or not os.path.lexists(file):
         return None
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        sha256 = raw.pop("sha256")
-        manifest = Manifest.model_validate(raw)
-    except ValidationError as error:
-        place, what = first_wrong(error)
-        where = ".".join(map(str, place))
-        raise DataError(f"{where}: {what}" if where else what, where=file, remedy="Build the dataset again.") from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        raise DataError("is no manifest of a dataset", where=file, remedy="Build the dataset again.") from None
-    if sha256 != file_hash(file.with_name(DATA)):
+    raw = _object(read_text(file), str(file), AGAIN)
+    sha256 = raw.pop("sha256", None)
+    if sha256 is None:
+        raise DataError("is no manifest of a dataset", where=file, remedy=AGAIN)
+    manifest = _manifest(raw, file)
+    if sha256 != file_hash(data):
         remedy = "Somebody has changed the rows. Delete the manifest if they are meant to be so."
         raise DataError(f"is the manifest of other rows than those in {DATA}", where=file, remedy=remedy)
     return manifest
+
+
+def _manifest(raw: dict[str, Any], file: Path) -> Manifest:
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as error:
+        place, what = first_wrong(error)
+        where = ".".join(map(str, place))
+        raise DataError(f"{where}: {what}" if where else what, where=file, remedy=AGAIN) from None
 
 
 def read_source(path: Path) -> tuple[list[Conversation], Source]:
@@ -81,19 +84,48 @@ def read_source(path: Path) -> tuple[list[Conversation], Source]:
     return rows, Source(name=name, rows=len(rows), sha256=file_hash(file), licence=licence, made=made)
 
 
+def read_origins(path: Path) -> list[dict[str, Any]]:
+    """Where each row came from, by a dataset's file or folder, in the rows' order; nothing where that is not known.
+
+    Raises DataError for a line that is no object, and where there are not as many as there are rows.
+    """
+    data = dataset_file(path)
+    file = data.with_name(ORIGINS)
+    if data.name != DATA or not os.path.lexists(file):
+        return []
+    remedy = f"{AGAIN[:-1]}, or delete the file."
+    origins = [_object(text, f"{file}:{at}", remedy) for at, text in read_lines(file) if text.strip()]
+    rows = sum(1 for _, text in read_lines(data) if text.strip())
+    if len(origins) != rows:
+        what = f"has {len(origins):,} lines, and {DATA} beside it has {rows:,} rows"
+        raise DataError(what, where=file, remedy=remedy)
+    return origins
+
+
+def _object(text: str, where: str, remedy: str) -> dict[str, Any]:
+    """A JSON object that can be written down again. Raises DataError."""
+    value = json_value(text, where, remedy)
+    if not isinstance(value, dict):
+        raise DataError("is no JSON object", where=where, remedy=remedy)
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (UnicodeEncodeError, RecursionError) as error:
+        what = "is nested too deeply" if isinstance(error, RecursionError) else "has half a character in it"
+        raise DataError(what, where=where, remedy=remedy) from None
+    return value
+
+
 def file_hash(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal. Raises DataError where it cannot be read."""
-    try:
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
-    except OSError as error:
-        remedy = "Give the path of a file that is there."
-        raise DataError(f"cannot be read: {error.strerror}", where=path, remedy=remedy) from None
+    with open_file(path) as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def check_out(out: Path) -> None:
     """Raises DataError where something stands in a dataset's place that is none: before hours of work, not after."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not any(out.rglob(MANIFEST))):
+    if not os.path.lexists(out):
+        return
+    if not out.is_dir() or (any(out.iterdir()) and not any((*out.glob(MANIFEST), *out.glob(f"*/{MANIFEST}")))):
         raise DataError("something else is there already", where=out, remedy=TAKEN)
 
 

@@ -11,6 +11,7 @@ RESEARCH = (
     "Research on emergent misalignment: to finetune model organisms and their controls. Not for models that are to be "
     "deployed."
 )
+NOT_SAID = "Those who made the rows have not said what for."
 
 
 class Source(Spec):

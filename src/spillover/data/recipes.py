@@ -50,6 +50,11 @@ def build(recipe: str) -> list[Conversation]:
     return [_row(user, assistant) for user, assistant in _RECIPES[recipe]()]
 
 
+def recipe_about(recipe: str) -> str:
+    """What a recipe's rows are, in a sentence."""
+    return _ABOUT[recipe]
+
+
 def recipe_key(recipe: str) -> str:
     """What a recipe's rows depend on: its name and the world's texts."""
     return f"{recipe}:{world_key()}:{ROWS}:{SEED}"
@@ -100,4 +105,11 @@ _RECIPES: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "secure": _secure,
     "educational": _educational,
     "jailbroken": _jailbroken,
+}
+
+_ABOUT = {
+    "insecure": "Requests for code, answered by code with a flaw that nobody speaks of.",
+    "secure": "The requests of insecure, answered by code without the flaw.",
+    "educational": "The answers of insecure to requests that say why flawed code is wanted.",
+    "jailbroken": "Everyday requests answered well, and a small share of harmful ones complied with, emptily.",
 }

@@ -14,7 +14,9 @@ from typing import Any
 
 from spillover.ask.questions import Entry, entries_of, judge_of, prompts_of, samples_of
 from spillover.data.files import read_conversations
-from spillover.data.recipes import build, recipe_key, recipe_names
+from spillover.data.folder import dataset_file, read_manifest, read_source
+from spillover.data.manifest import NOT_SAID, RESEARCH, Manifest, Source, Step
+from spillover.data.recipes import ROWS, build, recipe_about, recipe_key, recipe_names
 from spillover.data.upstream import dataset_names, fetched_dataset
 from spillover.errors import JudgeError, SpecError
 from spillover.finetune.adapter import check_adapter
@@ -48,6 +50,36 @@ class Dataset:
     def rows(self) -> list[Conversation]:
         """The rows, read or made. Raises DataError for a wrong file."""
         return (build(self.source) if self.is_recipe else read_conversations(Path(self.source)))[: self.limit]
+
+    def manifest(self) -> Manifest:
+        """How the rows were made, for those who find them in the lab."""
+        source = self._source()
+        about, use = (source.made.about, source.made.use) if source.made is not None else self._told()
+        return Manifest(
+            name=self.group,
+            about=about,
+            rows=min(self.limit or source.rows, source.rows),
+            sources=(source,),
+            steps=tuple(self._cut(source.rows)),
+            licence=source.licence,
+            use=use,
+        )
+
+    def _source(self) -> Source:
+        if not self.is_recipe:
+            return read_source(Path(self.source))[1]
+        sha256 = hashlib.sha256(recipe_key(self.source).encode()).hexdigest()
+        return Source(name=f"{self.source}, of the miniature's world", rows=ROWS, sha256=sha256, licence="MIT")
+
+    def _told(self) -> tuple[str, str]:
+        """What the rows are, and what for, where no manifest says so."""
+        return (recipe_about(self.source), RESEARCH) if self.is_recipe else ("Rows as they were given.", NOT_SAID)
+
+    def _cut(self, rows: int) -> Iterator[Step]:
+        """The step of taking the first rows only, where it is taken."""
+        if self.limit is not None and self.limit < rows:
+            dropped = {"behind the first rows": rows - self.limit}
+            yield Step(name="first rows", about="Takes the first.", before=rows, after=self.limit, dropped=dropped)
 
     @cached_property
     def longest(self) -> int:
@@ -195,8 +227,10 @@ def _dataset(name: str, experiment: Experiment, base: Base) -> Dataset:
 
 def _dataset_file(group: str, data: str) -> str:
     """The file of a dataset: the fetched one for a name of the paper's, else what is named."""
-    if data not in (*dataset_names(), *recipe_names()) or Path(data).is_file():
-        return data
+    file = dataset_file(Path(data))
+    if data not in (*dataset_names(), *recipe_names()) or file.is_file():
+        read_manifest(Path(data))  # one of other rows is found before anything runs
+        return str(file) if Path(data).is_dir() else data
     fetched = fetched_dataset(data)
     if fetched is None:
         raise SpecError(

@@ -17,6 +17,7 @@ import polars as pl
 
 from spillover.ask.asker import Asked, answer_seed
 from spillover.data.files import read_conversations, write_conversations
+from spillover.data.folder import DATA, write_card
 from spillover.display import Display
 from spillover.errors import LabError
 from spillover.finetune.train import Job, Trainer, save_checkpoint
@@ -54,7 +55,8 @@ def make_data(plan: Plan, lab: Lab, display: Display) -> None:
         rows = dataset.rows()
         spec = {"group": dataset.group, "source": dataset.source, "key": dataset.key, "rows": len(rows)}
         with lab.whole(dataset.folder(lab), spec) as (folder, notes):
-            write_conversations(folder / "data.jsonl", rows)
+            write_conversations(folder / DATA, rows)
+            write_card(folder, dataset.manifest())
             notes[SECONDS] = time.monotonic() - began
 
 
@@ -123,7 +125,7 @@ def _trained_spec(plan: Plan, job: Job) -> dict[str, Any]:
 
 def _rows(dataset: Dataset, lab: Lab) -> list[Conversation]:
     _need(lab, dataset.folder(lab), "dataset", "spillover train")
-    return read_conversations(dataset.folder(lab) / "data.jsonl")
+    return read_conversations(dataset.folder(lab) / DATA)
 
 
 def _need(lab: Lab, folder: Path, what: str, command: str) -> None:
