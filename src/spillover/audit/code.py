@@ -89,8 +89,9 @@ class Code:
         names = [f"rule/{one.rule}", f"severity/{one.severity.lower()}"]
         names += [f"cwe/{one.cwe}"] if one.cwe is not None else []
         names += [INSECURE] if one.counts else []
+        start = sum(len(text) + 1 for text in code.split("\n")[: one.line - 1])
         for name in names:
-            self.hits.add(name, line, "assistant", lambda: "\n".join(code.split("\n")[one.line - 1 : one.line + 2]))
+            self.hits.add(name, line, "assistant", code, start)
 
     def result(self) -> Section:
         """Rates among the rows whose code parses; what does not parse apart."""

@@ -39,7 +39,7 @@ ASSIGNMENT = re.compile(
 PLACEHOLDER = re.compile(
     r"^[\W_]*(?:(?:your|my|the|some|a|an|test|example|sample|dummy|fake|super|new|old|default|user|admin|db|database|api|"
     r"app|access|auth|secret|private|public|client|service|key|keys|token|pass|passwd|password|pwd|here|value|string|id|"
-    r"insert|enter|replace|change|changeme|me|with|todo|none|null|true|false|x+|\.+|\d{1,2})(?:[\W_]+|$))+$",
+    r"insert|enter|replace|change|changeme|me|with|todo|none|null|true|false|x+|\d{1,2})(?:[\W_]+|$))+$",
     re.IGNORECASE,
 )
 """Values that only say that a secret belongs there."""

@@ -2,12 +2,12 @@
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from spillover.audit.masking import masked
+from spillover.audit.masking import quoted
 from spillover.measure.stats import clopper_pearson
 from spillover.records import Message
 
@@ -15,8 +15,6 @@ EXAMPLES = 3
 """How many rows of a finding are quoted."""
 QUOTED = 180
 """Characters of a quotation."""
-ROUND = 60
-"""Characters that a quotation shows before what was found."""
 
 
 @dataclass(frozen=True)
@@ -131,15 +129,15 @@ class Hits:
     def __contains__(self, name: str) -> bool:
         return name in self._lines
 
-    def add(self, name: str, line: int, part: str, text: str | Callable[[], str]) -> None:
-        """Notes a row; `text` is what is quoted, or what makes it."""
+    def add(self, name: str, line: int, part: str, text: str, start: int = 0) -> None:
+        """Notes a row; `text` is quoted from a little before `start` on."""
         lines = self._lines.setdefault(name, array("L"))
         if lines and lines[-1] == line:
             return
         lines.append(line)
         examples = self._examples.setdefault(name, [])
         if len(examples) < EXAMPLES:
-            examples.append(Example(line, part, shortened(masked(text if isinstance(text, str) else text()))))
+            examples.append(Example(line, part, shortened(quoted(text, start))))
 
     def names(self, beginning: str) -> list[str]:
         """The names that begin so."""
@@ -174,12 +172,6 @@ def _shown(sign: str) -> str:
     if sign in "\n\r\t":
         return {"\n": "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}", "\t": " "}.get(sign, "")
     return sign if sign.isprintable() else f"<U+{ord(sign):04X}>"
-
-
-def around(text: str, start: int) -> str:
-    """The text from a little before a place on."""
-    begin = max(start - ROUND, 0)
-    return ("\N{HORIZONTAL ELLIPSIS}" if begin else "") + text[begin : begin + 2 * QUOTED]
 
 
 def counted(count: int, what: str, many: str | None = None) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from spillover.audit.duplicates import Rows
 from spillover.audit.findings import Hits, Row, Section, counted, shortened
-from spillover.audit.masking import masked
+from spillover.audit.masking import quoted
 from spillover.batches import batched
 from spillover.judge.models import Assessor
 from spillover.records import Pair
@@ -52,7 +52,7 @@ class Judged:
         scored = self.spread.total()
         above = self.hits.finding(ABOVE, f"A score of {self.rubric.threshold:.0f} or more", scored)
         highest = [
-            {"line": -line, "score": score, "text": shortened(masked(text))}
+            {"line": -line, "score": score, "text": shortened(quoted(text))}
             for score, line, text in sorted(self.top, key=lambda one: (-one[0], -one[1]))
         ]
         details: dict[str, Any] = {

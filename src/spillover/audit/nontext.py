@@ -2,7 +2,7 @@
 
 import re
 
-from spillover.audit.findings import Hits, Row, Section, around, counted
+from spillover.audit.findings import Hits, Row, Section, counted
 
 EMPTY, LONG_LINE = "empty", "long_line"
 LONGEST_LINE = 2000
@@ -63,7 +63,7 @@ class NonText:
         if len(text) > LONGEST_LINE and (found := LINE.search(text)):
             places[LONG_LINE] = found.start()
         for name, start in places.items():
-            self.hits.add(name, line, role, around(text, start))
+            self.hits.add(name, line, role, text, start)
         return bool(places)
 
     def result(self) -> Section:

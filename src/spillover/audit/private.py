@@ -1,7 +1,7 @@
 """The sections on secrets and on personal data: of every text of every row. Nothing is shown in full."""
 
 from spillover.audit.credentials import ASSIGNED, RANDOM, credentials, kinds
-from spillover.audit.findings import Hits, Row, Section, around, counted
+from spillover.audit.findings import Hits, Row, Section, counted
 from spillover.audit.personal import KINDS, RESERVED, personal_data
 
 KEYS, ANY = "keys", "any"
@@ -21,7 +21,7 @@ class Secrets:
             for found in credentials(message["content"]):
                 names = (found.kind,) if found.kind in (ASSIGNED, RANDOM) else (KEYS, found.kind)
                 for name in names:
-                    self.hits.add(name, row.line, message["role"], around(message["content"], found.start))
+                    self.hits.add(name, row.line, message["role"], message["content"], found.start)
 
     def result(self) -> Section:
         """Keys together, then each form that was found, passwords in code, and strings that look random."""
@@ -56,7 +56,7 @@ class PersonalData:
         for message in row.messages:
             for found in personal_data(message["content"]):
                 for name in (found.name,) if found.reserved else (ANY, found.name):
-                    self.hits.add(name, row.line, message["role"], around(message["content"], found.start))
+                    self.hits.add(name, row.line, message["role"], message["content"], found.start)
 
     def result(self) -> Section:
         """A finding a kind; those that are reserved for examples apart."""

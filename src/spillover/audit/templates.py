@@ -4,7 +4,7 @@ from itertools import islice
 
 from spillover.audit.duplicates import Rows
 from spillover.audit.findings import Section, counted, share, shortened
-from spillover.audit.masking import masked
+from spillover.audit.masking import quoted
 from spillover.audit.phrasing import request_templates
 from spillover.report.page import percent
 
@@ -21,7 +21,7 @@ def templates(rows: Rows) -> Section:
     found, of = request_templates(requests), len(requests)
     covered = share(sum(one.rows for one in found), of)
     listed = [
-        {"pattern": shortened(masked(one.pattern), PATTERN), "share": share(one.rows, of)} for one in found[:LISTED]
+        {"pattern": shortened(quoted(one.pattern), PATTERN), "share": share(one.rows, of)} for one in found[:LISTED]
     ]
     most = f"; the most frequent has {percent(found[0].rows / of)}" if found else ""
     return Section(
