@@ -15,15 +15,16 @@ from collections.abc import Iterator
 _OPEN, _CLOSE = "<!--", "-->"
 _BLANK = " \t\f"
 _ESCAPE = r"\\(?:\r\n|.)?"
-_TOKEN = re.compile(
+STRING_OR_COMMENT = re.compile(
     rf"""'''(?:[^'\\]|{_ESCAPE}|'(?!''))*+(?:''')?  # a string that nobody closed goes on to the end,
       |  \"""(?:[^"\\]|{_ESCAPE}|"(?!""))*+(?:\""")?
       |  '(?:[^'\\\r\n]|{_ESCAPE})*+'?              # or to the end of its line
       |  "(?:[^"\\\r\n]|{_ESCAPE})*+"?
-      |  \#[^\r\n]*
-      |  {_OPEN}""",
+      |  \#[^\r\n]*""",
     re.DOTALL | re.VERBOSE,
 )
+"""A string of Python code, without the letters before it, or a comment."""
+_TOKEN = re.compile(rf"{STRING_OR_COMMENT.pattern}|{_OPEN}", STRING_OR_COMMENT.flags)
 _LINE_END = re.compile(r"[ \t\f]*+(\r\n?|\n|\Z)")
 _CONTINUED = ("\\\n", "\\\r", "\\\r\n")
 _IN_STRING = re.compile(rf"\\.|(?<!<)(?<!<!)(?<!<!-){_OPEN}.*?{_CLOSE}", re.DOTALL)
