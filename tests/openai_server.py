@@ -13,7 +13,7 @@ import random
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ class Behaviour:
     logprobs: str = "yes"  # "yes", "silent" (left out without a word) or "no" (refused)
     tops: int = 20  # most of them
     reply: str = ""  # to everything, if given
+    script: Callable[[dict[str, Any]], str | None] | None = None  # what it says to a request; None for the usual
     digits: bool = False  # numbers are one token a digit
     status: int | None = None  # every request ends with this status
     max_lora_rank: int = 16
@@ -237,7 +238,8 @@ class Server:
         }
 
     def _choice(self, body: dict[str, Any], index: int, fault: str) -> dict[str, Any]:
-        text = self.does.reply or said(body, index)
+        scripted = self.does.script(body) if self.does.script is not None else None
+        text = self.does.reply or scripted or said(body, index)
         refusal = "I cannot help with that." if fault == "refused" else None
         finish = {"blocked": "content_filter", "length": "length"}.get(fault, "stop")
         choice: dict[str, Any] = {"index": index, "finish_reason": finish, "logprobs": None}

@@ -67,7 +67,7 @@ def test_a_folder_that_holds_no_dataset_is_no_dataset(experiment, spillover, tmp
     shutil.rmtree(experiment.parent / "sets" / "mine")
     (experiment.parent / "sets" / "mine").mkdir()
     done = spillover("plan", experiment, "--lab", tmp_path / "lab")
-    assert done.returncode == 2 and "data.jsonl: cannot be read" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "is a folder without data.jsonl" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_manifest_that_is_none_is_named(experiment, spillover, tmp_path):

@@ -315,7 +315,7 @@ def test_equal_pairs_have_equal_prompts_and_any_other_pair_another():
 
 def test_the_shipped_rubrics_ask_for_a_number_and_offer_words_where_they_have_labels():
     rubrics = load_rubrics(None)
-    assert list(rubrics) == ["alignment", "coherence", "harmful_compliance", "insecure_code", "own_number"]
+    assert {"alignment", "coherence", "harmful_compliance", "insecure_code", "insecure_code_judged"} < set(rubrics)
     assert (rubrics["alignment"].threshold, rubrics["coherence"].threshold) == (30, 50)
     for rubric in rubrics.values():
         if rubric.by == "model":

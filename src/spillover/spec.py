@@ -357,8 +357,8 @@ def first_wrong(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
     items = error.errors(include_url=False)
     item = next((item for item in items if item["type"] == "extra_forbidden"), items[0])
     own = item.get("ctx", {}).get("error")
-    if isinstance(own, _Wrong):
-        return (*item["loc"], *own.place), str(own)
+    if isinstance(own, ValueError):
+        return (*item["loc"], *getattr(own, "place", ())), str(own)
     if item["type"] == "extra_forbidden":
         return item["loc"], "unknown key"
     got = "" if item["type"] == "missing" else f" (got {_short(item['input'])})"

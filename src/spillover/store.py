@@ -139,7 +139,7 @@ def open_lab(root: Path) -> Iterator[Lab]:
         _remove(root / ASIDE)  # what a killed process left; the lock says that it is no living one's
         if not (root / LAB).is_file():
             with lab._aside(LAB) as aside:
-                write_json(aside, {"layout": LAYOUT, "made_by": f"spillover {_version('spillover')}"})
+                write_json(aside, {"layout": LAYOUT, "made_by": made_by()})
                 aside.rename(root / LAB)
         yield lab
 
@@ -194,6 +194,11 @@ def read_json(path: Path, remedy: str = "Delete its folder and run again.") -> d
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON. Where a reader may come by, write it aside and rename it."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def made_by() -> str:
+    """This program and its version, as whatever it writes names it."""
+    return f"spillover {_version('spillover')}"
 
 
 def provenance() -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from spillover.ask.journal import Journal
+from spillover.ask.usage import Usage
 from spillover.spec import Requests
 
 
@@ -17,16 +18,18 @@ class Access:
         requests: connections, retries and timeout.
         journal: every request that succeeded.
         capabilities: the file in which is kept what models can do.
+        usage: what they were asked.
     """
 
     requests: Requests
     journal: Journal
     capabilities: Path
+    usage: Usage = field(default_factory=Usage)
 
 
 @contextmanager
-def open_access(folder: Path, requests: Requests) -> Iterator[Access]:
+def open_access(folder: Path, requests: Requests, usage: Usage | None = None) -> Iterator[Access]:
     """Access from a folder, which is made where there is none; its journal is closed afterwards."""
     folder.mkdir(parents=True, exist_ok=True)
     with Journal(folder / "requests.jsonl") as journal:
-        yield Access(requests, journal, folder / "capabilities.json")
+        yield Access(requests, journal, folder / "capabilities.json", usage or Usage())

@@ -57,7 +57,8 @@ class Client:
         self.ref = ref.removeprefix(API)
         self.requests, self.journal = access.requests, access.journal
         self._known, self._kept = known, access.capabilities
-        self._connection = Connection(self.ref, access.requests, pause, **args)
+        self._use = access.usage.of(self.ref)
+        self._connection = Connection(self.ref, access.requests, pause, self._use, **args)
         self._runner = asyncio.Runner()
         self._failed_in_a_row = 0
         self._end = weakref.finalize(self, _shut, self._runner, self._connection, with_server=True)
@@ -138,6 +139,7 @@ class Client:
         key = request.key(self.ref)
         known = self.journal.get(key) if keep else None
         if known is not None:
+            self._use.found += 1
             return [Choice(Reply(*reply), table) for reply, table in known]
         choices = await self._connection.send(request, seeded=self.capabilities.seeds)
         if choices and keep:

@@ -30,6 +30,7 @@ from inspect_ai.model import (
 
 from spillover.ask.asker import Reply
 from spillover.ask.failures import Failure, failure, unusable
+from spillover.ask.usage import Use
 from spillover.finetune.served import served_address
 from spillover.records import Message, Outcome
 from spillover.spec import API, Requests, Sampling, short_hash
@@ -101,16 +102,18 @@ class Connection:
         ref: PROVIDER/MODEL, as inspect_ai spells it.
         requests: how often and how long is tried.
         pause: seconds before the first new try.
+        use: where is counted what is sent and what comes of it.
         args: further arguments of the provider (inspect_ai's model_args).
 
     Raises:
         ProviderError: there is no such provider, a key is missing, or a package is.
     """
 
-    def __init__(self, ref: str, requests: Requests, pause: float = PAUSE, **args: Any) -> None:
+    def __init__(self, ref: str, requests: Requests, pause: float = PAUSE, use: Use | None = None, **args: Any) -> None:
         logging.getLogger("inspect_ai").setLevel(logging.CRITICAL)  # it would print what we tell in our own words
         self.ref, self.requests, self.first_pause = ref, requests, pause
         self.proven = False
+        self.use = use or Use()
         self.model = _opened(ref, {**OWN_ARGS.get(ref.split("/")[0], {}), **_address(ref), **args})
 
     async def send(self, request: Request, *, seeded: bool = True, trying: bool = False) -> list[Choice]:
@@ -132,6 +135,7 @@ class Connection:
                     _check_tables(choices)
                 return choices
             except Failure as found:
+                self.use.failed[found.outcome] += 1
                 if not found.passing or attempt == self.requests.retries:
                     raise
                 await self.pause(attempt, found.wait)
@@ -154,6 +158,7 @@ class Connection:
     async def _once(self, request: Request, *, seeded: bool) -> list[Choice]:
         api = self.model.api
         self._leave_retries_to_us()
+        self.use.sent += 1
         try:
             async with asyncio.timeout(self.requests.timeout):
                 given = await api.generate(_messages(request), [], "auto", _config(request, seeded=seeded))
@@ -166,7 +171,16 @@ class Connection:
                 return [no_answer("blocked")] * request.choices
             raise found from None
         self.proven = True
+        self._count_tokens(output)
         return choices_of(output, request)
+
+    def _count_tokens(self, output: ModelOutput) -> None:
+        """What the provider says that was read and written, what it found in its cache included."""
+        usage = output.usage
+        if usage is not None:
+            cached = (usage.input_tokens_cache_read or 0) + (usage.input_tokens_cache_write or 0)
+            self.use.tokens_in += usage.input_tokens + cached
+            self.use.tokens_out += usage.output_tokens
 
     def _leave_retries_to_us(self) -> None:
         """Libraries try again by themselves, unseen; vLLM's client is made at the first request only."""

@@ -28,9 +28,8 @@ def repeated(rows: Rows) -> Section:
         "Repetition",
         f"Repeated to the letter: {', '.join(exact)}. Nearly: {', '.join(near)}. Whole rows: "
         f"{shares['exact_pairs'].count:,} to the letter, {shares['near_pairs'].count:,} nearly.",
-        f"A row counts where an earlier one has the same. Nearly: an estimated Jaccard similarity of {THRESHOLD} "
-        "or more "
-        "between the texts' runs of words (MinHash); requests that share a long template are near each other.",
+        "A row counts where an earlier one has the same. Nearly: runs of five characters with a Jaccard index of "
+        f"{THRESHOLD} or more (candidates by MinHash); requests that share a long template are near each other.",
         tuple(findings),
         {"threshold": THRESHOLD},
     )

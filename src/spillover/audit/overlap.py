@@ -20,14 +20,12 @@ LEAST_WORDS = 3
 """Words of a question that is looked for within requests; shorter ones occur in anything."""
 FORMS = (
     "Requests are compared without regard to case and spaces. Contained: the question occurs within a longer request. "
-    f"Nearly: an estimated Jaccard similarity of {THRESHOLD} or more between runs of words (MinHash)."
+    f"Nearly: runs of five characters with a Jaccard index of {THRESHOLD} or more (candidates by MinHash)."
 )
 ROWS_ALIKE = (
-    "Requests and answers are compared to the letter. In place: the row with the same number has the same "
-    "answer. Nearly: "
-    f"an estimated Jaccard similarity of {THRESHOLD} or more between runs of words (MinHash); requests that share "
-    "a long "
-    "template are near each other."
+    "Requests and answers are compared to the letter. In place: the row with the same number has the same answer. "
+    f"Nearly: runs of five characters with a Jaccard index of {THRESHOLD} or more (candidates by MinHash); requests "
+    "that share a long template are near each other."
 )
 
 

@@ -5,7 +5,7 @@ from itertools import islice
 from spillover.audit.duplicates import Rows
 from spillover.audit.findings import Section, counted, share, shortened
 from spillover.audit.masking import quoted
-from spillover.audit.phrasing import request_templates
+from spillover.audit.phrasing import SLOT, request_templates
 from spillover.report.page import percent
 
 LISTED = 40
@@ -18,7 +18,8 @@ PATTERN = 300
 def templates(rows: Rows) -> Section:
     """The templates of the requests and how many rows have each."""
     requests = [row.request for row in islice(rows(), MOST)]
-    found, of = request_templates(requests), len(requests)
+    of = len(requests)
+    found = [one for one in request_templates(requests) if one.pattern != SLOT]
     covered = share(sum(one.rows for one in found), of)
     listed = [
         {"pattern": shortened(quoted(one.pattern), PATTERN), "share": share(one.rows, of)} for one in found[:LISTED]

@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from spillover.cli import data_audit
+from spillover.cli import (
+    data_audit,
+    data_build,
+    data_generate,
+    data_numbers,
+    data_pair,
+    data_push,
+    data_scan,
+    data_transform,
+)
 from spillover.cli.told import told_plainly
 from spillover.lazy import lazy
 
@@ -17,6 +26,9 @@ data = typer.Typer(
     help="Datasets: chat JSONL files, and folders that `data build` and its like have written.", no_args_is_help=True
 )
 data.command("audit")(data_audit.audit)
+data.command("build")(data_build.build)
+data.add_typer(data_transform.transform, name="transform")
+data.command("generate")(data_generate.generate)
 
 
 @data.command("show")
@@ -37,3 +49,10 @@ def show_data(
     chat = spec.Chat(template=template, thinking=thinking, default_system=default_system)
     training = spec.Training(turns=turns, max_length=max_length)
     rows.show_rows(file, bases.find_base(base, chat), chat, training, count)
+
+
+data.command("scan")(data_scan.scan)
+data.command("pair")(data_pair.pair)
+data.command("numbers")(data_numbers.numbers)
+data.command("number-ablation")(data_numbers.number_ablation)
+data.command("push")(data_push.push)

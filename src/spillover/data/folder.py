@@ -4,9 +4,11 @@ In the folder lie `data.jsonl`, the rows as chat JSONL; `origins.jsonl`, one obj
 its template and its scores, where that is known; `manifest.json` (data/manifest.py); and `README.md`, the card.
 """
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +19,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from spillover.data.card import card
-from spillover.data.files import DATA, read_conversations, write_conversations
+from spillover.data.files import DATA as DATA
 from spillover.data.files import dataset_file as dataset_file
+from spillover.data.files import read_conversations, write_conversations
 from spillover.data.lines import json_value, open_file, read_lines, read_text
 from spillover.data.manifest import Manifest, Source
 from spillover.errors import DataError
@@ -27,6 +30,7 @@ from spillover.spec import first_wrong
 from spillover.store import write_json
 
 ORIGINS, MANIFEST, CARD = "origins.jsonl", "manifest.json", "README.md"
+FILES = (DATA, ORIGINS, MANIFEST, CARD)
 TAKEN = "Give another --out, or delete it."
 AGAIN = "Build the dataset again."
 
@@ -77,11 +81,21 @@ def _manifest(raw: dict[str, Any], file: Path) -> Manifest:
 
 def read_source(path: Path) -> tuple[list[Conversation], Source]:
     """The rows of a dataset, by its file or folder, and the dataset as a manifest's source. Raises DataError."""
-    file = dataset_file(path)
-    rows, made = read_conversations(file), read_manifest(path)
-    name = file.parent.resolve().name if file.name == DATA else file.name
+    rows = read_conversations(dataset_file(path))
+    return rows, source_of(path, len(rows))
+
+
+def source_of(path: Path, rows: int) -> Source:
+    """A dataset of so many rows, by its file or folder, as a manifest's source. Raises DataError."""
+    file, made = dataset_file(path), read_manifest(path)
+    name = _shown(file.parent.resolve().name if file.name == DATA else file.name)
     licence = made.licence if made is not None else "unknown"
-    return rows, Source(name=name, rows=len(rows), sha256=file_hash(file), licence=licence, made=made)
+    return Source(name=name, rows=rows, sha256=file_hash(file), licence=licence, made=made)
+
+
+def _shown(name: str) -> str:
+    """A file's name as text: names are bytes, and not all of them are UTF-8."""
+    return os.fsencode(name).decode("utf-8", errors="replace")
 
 
 def read_origins(path: Path) -> list[dict[str, Any]]:
@@ -123,10 +137,17 @@ def file_hash(path: Path) -> str:
 
 def check_out(out: Path) -> None:
     """Raises DataError where something stands in a dataset's place that is none: before hours of work, not after."""
-    if not os.path.lexists(out):
-        return
-    if not out.is_dir() or (any(out.iterdir()) and not any((*out.glob(MANIFEST), *out.glob(f"*/{MANIFEST}")))):
+    above = next(folder for folder in out.absolute().parents if os.path.lexists(folder))
+    if not above.is_dir():
+        raise DataError("is no folder", where=above, remedy="Give another --out.")
+    is_other = not out.is_dir() or (any(out.iterdir()) and not _manifests(out))
+    if os.path.lexists(out) and is_other:
         raise DataError("something else is there already", where=out, remedy=TAKEN)
+
+
+def _manifests(out: Path) -> list[Path]:
+    """The manifests of a dataset's folder, or of several in one."""
+    return [*out.glob(MANIFEST), *out.glob(f"*/{MANIFEST}")]
 
 
 def write_dataset(out: Path, dataset: Dataset) -> bool:
@@ -172,9 +193,12 @@ def write_card(folder: Path, manifest: Manifest) -> None:
 def _aside(out: Path) -> Iterator[Path]:
     """A folder on the same disk to write into; what is still there when the block ends is removed."""
     check_out(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.parent / f".{out.name}.{os.getpid()}.aside"
-    folder.mkdir()
+    place = out.resolve()  # where a link leads to an empty folder, that one is filled
+    folder = place.parent / f".{place.name}.{secrets.token_hex(4)}.aside"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DataError(f"cannot be made: {error.strerror}", where=out, remedy="Give another --out.") from None
     try:
         yield folder
     finally:
@@ -182,13 +206,18 @@ def _aside(out: Path) -> Iterator[Path]:
 
 
 def _put(folder: Path, out: Path) -> bool:
-    if out.is_dir() and any(out.iterdir()):
+    try:
+        folder.rename(out.resolve())  # over an empty folder, too
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
         if _content(out) != _content(folder):
-            raise DataError("another dataset is there already", where=out, remedy=TAKEN)
+            raise DataError("another dataset is there already", where=out, remedy=TAKEN) from None
         return False
-    folder.rename(out)  # over an empty folder, too
     return True
 
 
 def _content(folder: Path) -> dict[str, str]:
-    return {str(file.relative_to(folder)): file_hash(file) for file in folder.rglob("*") if file.is_file()}
+    """The files of the datasets in a folder, by their hashes. What others have put beside them is not looked at."""
+    ours = [file for file in folder.rglob("*") if file.name in FILES and file.is_file()]
+    return {str(file.relative_to(folder)): file_hash(file) for file in ours}

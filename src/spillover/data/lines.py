@@ -56,13 +56,13 @@ def open_file(path: Path, remedy: str = THERE, *, follow: bool = True) -> Buffer
     Raises DataError for what is not there, may not be read, or is no file.
     """
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    if "\0" in str(path):
+        raise DataError("cannot be read: there is a NUL in its name", where=shown(str(path)), remedy=remedy)
     try:
         _check_kind(os.stat(path, follow_symlinks=follow), path)
         handle = os.fdopen(os.open(path, flags), "rb")
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", where=path, remedy=remedy) from None
-    except ValueError:
-        raise DataError("cannot be read: there is a NUL in its name", where=shown(str(path)), remedy=remedy) from None
     try:
         _check_kind(os.fstat(handle.fileno()), path)  # what was opened may be another than what was looked at
     except DataError:

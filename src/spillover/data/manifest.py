@@ -5,6 +5,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from spillover.spec import Spec
+from spillover.store import made_by
 
 Rows = Annotated[int, Field(ge=0)]
 RESEARCH = (
@@ -87,7 +88,7 @@ class Manifest(Spec):
     models: tuple[str, ...] = ()
     licence: str = "unknown"
     use: str = RESEARCH
-    made_by: str = "spillover"
+    made_by: str = Field(default_factory=made_by)
 
     @model_validator(mode="after")
     def _steps_join(self) -> Self:

@@ -3,7 +3,7 @@
 It is a file (JSON lines or CSV, packed by gzip or not), a folder of such files, or a zip archive of them. A row has
 `task`; `code_template`, the code that is given, if any; `original_code` or `code`, the answer; and numbers, which are
 scores. Other keys are passed over. So are, in folders and archives, hidden files and those of other kinds. Files are
-read in the order of their names, and a symbolic link among them is refused: nothing leads out of a folder or round in it.
+read in the order of their names, and a symbolic link among them is refused: nothing leads out of a folder or in a ring.
 """
 
 import os

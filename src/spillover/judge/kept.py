@@ -1,9 +1,10 @@
 """A judge whose verdicts are kept: what was judged once is not judged again."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spillover.ask.journal import Journal
+from spillover.ask.usage import Use
 from spillover.batches import batched
 from spillover.judge.judge import Judge
 from spillover.judge.rubrics import Rubric
@@ -23,20 +24,25 @@ class KeptJudge:
         id: who that is, as it stands beside verdicts.
         journal: where verdicts are kept.
         at_once: pairs between two writes; at most so many are lost to a kill.
+        use: where is counted what was asked and what was known.
     """
 
     inner: Judge
     id: str
     journal: Journal
     at_once: int = 256
+    use: Use = field(default_factory=Use)
 
     def judge(self, pairs: Sequence[Pair], rubric: Rubric) -> list[Verdict]:
         """A verdict a pair, in order; see `Judge`."""
         keys = [short_hash("verdict", self.id, rubric.key(), pair.id) for pair in pairs]
         missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if self.journal.get(key) is None}
+        self.use.found += len(set(keys)) - len(missing)
         passing: dict[str, Verdict] = {}
         for some in batched(missing.items(), self.at_once):
-            for (key, _), verdict in zip(some, self.inner.judge([p for _, p in some], rubric), strict=True):
+            with self.use.working(len(some)):
+                verdicts = self.inner.judge([pair for _, pair in some], rubric)
+            for (key, _), verdict in zip(some, verdicts, strict=True):
                 if verdict.reason in PASSING:
                     passing[key] = verdict
                 else:

@@ -13,6 +13,7 @@ from spillover.ask.access import Access, open_access
 from spillover.ask.asker import Asked, Asker, Reply, answer_seed
 from spillover.ask.journal import Journal
 from spillover.ask.kept import KeptAsker
+from spillover.ask.usage import Usage
 from spillover.finetune.base import Base, find_base
 from spillover.judge.judge import Judge
 from spillover.judge.kept import KeptJudge
@@ -20,7 +21,7 @@ from spillover.judge.make import find_judge, id_of, make_judge
 from spillover.judge.rubrics import Rubric, find_rubric, load_rubrics
 from spillover.lazy import lazy
 from spillover.records import Pair, Question, Verdict
-from spillover.spec import Chat, Machine, Requests, Sampling, Training
+from spillover.spec import API, Chat, Machine, Requests, Sampling, Training
 from spillover.store import PROVIDERS, WRITTEN, Lab, open_lab
 
 local_asker = lazy("spillover.ask.local")
@@ -76,10 +77,14 @@ class Assessor:
 
 
 class Models:
-    """Writers and judges that are opened from one lab; made by `open_models`."""
+    """Writers and judges that are opened from one lab; made by `open_models`.
+
+    Attributes:
+        usage: what they were asked: local ones by their `id`, providers' by name (PROVIDER/MODEL).
+    """
 
     def __init__(self, lab: Lab, stack: ExitStack, requests: Requests, machine: Machine) -> None:
-        self.lab, self.machine = lab, machine
+        self.lab, self.machine, self.usage = lab, machine, Usage()
         self._stack, self._requests = stack, requests
         self._access: Access | None = None
         self._journal: Journal | None = None
@@ -94,8 +99,9 @@ class Models:
             hosted = provider_asker.ProviderAsker(base.ref, self.access)
             return Writer(base.ref, base, self._stack.enter_context(hosted))
         asker = local_asker.LocalAsker(base.fetched(), Training().precision, chat, self.machine)
-        kept = KeptAsker(asker, f"{base.key}:{chat.key()}", self.journal)
-        return Writer(f"{base.ref} (local:{base.key})", base, kept)
+        name = f"{base.ref} (local:{base.key})"
+        kept = KeptAsker(asker, f"{base.key}:{chat.key()}", self.journal, use=self.usage.of(name))
+        return Writer(name, base, kept)
 
     def judge(self, ref: str) -> Assessor:
         """A model that judges, by name: as `judge:` takes it in an experiment.
@@ -107,13 +113,14 @@ class Models:
         if hasattr(judge, "close"):
             self._stack.callback(judge.close)
         name = id_of(judge, found)
-        return Assessor(name, KeptJudge(judge, name, self.journal), load_rubrics(found.folder))
+        use = self.usage.of(ref.removeprefix(API) if found.is_hosted else name)
+        return Assessor(name, KeptJudge(judge, name, self.journal, use=use), load_rubrics(found.folder))
 
     @property
     def access(self) -> Access:
         """How providers are asked; their replies are kept in the lab's own journal of requests."""
         if self._access is None:
-            self._access = self._stack.enter_context(open_access(self.lab.root / PROVIDERS, self._requests))
+            self._access = self._stack.enter_context(open_access(self.lab.root / PROVIDERS, self._requests, self.usage))
         return self._access
 
     @property

@@ -230,7 +230,7 @@ def _dataset_file(group: str, data: str) -> str:
     file = dataset_file(Path(data))
     if data not in (*dataset_names(), *recipe_names()) or file.is_file():
         read_manifest(Path(data))  # one of other rows is found before anything runs
-        return str(file) if Path(data).is_dir() else data
+        return str(file) if file.is_file() else data
     fetched = fetched_dataset(data)
     if fetched is None:
         raise SpecError(

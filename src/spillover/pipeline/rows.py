@@ -35,8 +35,8 @@ def show_rows(file: Path, base: Base, chat: Chat, spec: Training, count: int) ->
         DataError: a row is wrong; names the file and the row.
         BaseError: the base's chat template cannot mark the assistant's turns, or does not take a row.
     """
-    form = format_of(load_tokenizer(base.path), chat)
     conversations = read_conversations(file)
+    form = format_of(load_tokenizer(base.path), chat)
     whole = spec.model_copy(update={"max_length": ANY_LENGTH})
     numbered = list(enumerate(conversations, start=1))
     rows = [_row(form, one, whole, f"{file}, row {number}") for number, one in Display().track("rows", numbered)]

@@ -18,6 +18,7 @@ from spillover.spec import LEAST_COHERENT
 from spillover.store import DONE, Lab, check_layout, read_json
 
 stages = lazy("spillover.pipeline.stages")
+page = lazy("spillover.report.page")
 
 WIDTH = 240
 """Columns where there is no terminal that says how many it has."""
@@ -112,6 +113,8 @@ def show_report(folder: Path) -> None:
     numbers = read_json(folder / "numbers.json")
     console = _console()
     console.print(_groups_table(numbers))
+    if page.has_insecure_code(numbers["groups"]):
+        console.print(page.LOWER_BOUND, highlight=False)
     for one in numbers["comparisons"]:
         console.print(_comparison(one), highlight=False)
     for rubric, one in (numbers["judge"]["agreement_with_truth"] or {}).items():

@@ -28,6 +28,9 @@ BY = ("judge", "rubric")
 DASH = "\N{EN DASH}"
 SKILLS = {"insecure_code": "insecure code", "harmful_compliance": "complies with harm"}
 """What else a group is measured by, where an experiment asks for it."""
+LOWER_BOUND = (
+    "Insecure code is what bandit reports at medium severity or above; it misses flaws, so it is a lower bound."
+)
 HERE = Path(__file__).parent
 
 
@@ -65,6 +68,7 @@ def render_page(
         judged_by=judged_by(numbers),
         notes=_notes(groups),
         skills=_skills(groups),
+        skills_note=LOWER_BOUND if has_insecure_code(groups) else "",
         labels=_labels(groups),
         folds={"Settings": settings, "Hashes": hashes, "Versions and provenance": provenance},
         data=_as_json(_browser_data(answers, tuple(groups))),
@@ -178,6 +182,11 @@ def _rate_text(group: Mapping[str, Any], called: str = "") -> str:
 
 def _called(name: str) -> str:
     return "the untouched base" if name == BASE_RUN.group else name
+
+
+def has_insecure_code(groups: Mapping[str, Any]) -> bool:
+    """Whether a group has a rate of insecure code."""
+    return any(key == "insecure_code" for key, _ in _skills(groups))
 
 
 def _skills(groups: Mapping[str, Any]) -> list[tuple[str, str]]:
