@@ -15,9 +15,9 @@ from spillover.report import page as report
 from spillover.report.page import percent
 
 HERE = Path(__file__).parent
-LINES = 6
+LINES = 3
 """How many lines of a finding are named; audit.json names all."""
-GROUPS = {"severity": "By severity", "rule": "By rule of bandit's", "cwe": "By weakness (CWE)"}
+GROUPS = {"severity": "By severity", "rule": "By bandit's rules", "cwe": "By weakness (CWE)"}
 """What findings with a `/` in their name are gathered under, by what comes before it."""
 
 
