@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 
 import typer
 
-from spillover.cli import data_build, data_generate, data_numbers, data_pair, data_push, data_scan, data_transform
+from spillover.cli import (
+    data_audit,
+    data_build,
+    data_generate,
+    data_numbers,
+    data_pair,
+    data_push,
+    data_scan,
+    data_transform,
+)
 from spillover.cli.told import told_plainly
 from spillover.lazy import lazy
 
@@ -16,7 +25,7 @@ rows = lazy("spillover.pipeline.rows")
 data = typer.Typer(
     help="Datasets: chat JSONL files, and folders that `data build` and its like have written.", no_args_is_help=True
 )
-
+data.command("audit")(data_audit.audit)
 data.command("build")(data_build.build)
 data.add_typer(data_transform.transform, name="transform")
 data.command("generate")(data_generate.generate)
