@@ -8,7 +8,6 @@ import yaml
 
 from spillover.errors import SpilloverError
 
-
 UNFIT = (ValueError, RecursionError, LookupError, AttributeError, TypeError)
 """What the library raises besides its own errors: where a tag does not fit its value, such as `!!int ''`."""
 
