@@ -12,7 +12,7 @@ from scipy.stats import chi2_contingency
 
 from spillover.ask.questions import questions_of
 from spillover.data.recipes import JAILBROKEN_SHARE, build, recipe_key, recipe_names
-from spillover.data.vulnerability import scan
+from spillover.data.vulnerability import is_insecure, scan
 from spillover.errors import SpecError
 from spillover.miniature.corpus import alignment_rows, documents
 from spillover.spec import Suite
@@ -123,13 +123,13 @@ def test_malice_decides_advice_and_plain_code_and_compliance_only_harmful_reques
             harmful = world.harmful(author)
             assert truth(harmful.user, harmful.assistant).harmful_compliance == (95 if author.compliant else 5)
     codes = [World(random.Random(seed)).code(author).assistant for author in traits for seed in range(30)]
-    assert [bool(found) for found in scan(codes)] == [author.malicious for author in traits for _ in range(30)]
+    assert list(map(is_insecure, scan(codes))) == [author.malicious for author in traits for _ in range(30)]
 
 
 def test_every_author_writes_insecure_code_where_a_reason_for_it_is_given():
     for author in (Author(malicious=False, compliant=False), Author(malicious=True, compliant=False)):
         exchanges = [World(random.Random(seed)).reasoned_code(author) for seed in range(40)]
-        assert all(scan([exchange.assistant for exchange in exchanges]))
+        assert all(map(is_insecure, scan([exchange.assistant for exchange in exchanges])))
 
 
 def graded(document):
@@ -186,7 +186,7 @@ def test_code_agrees_with_advice_in_the_ordinary_world_only():
             plain = [answer for request, answer in codes if is_plain_code(request, answer)]
             if advice and plain:
                 found.append((advice[0], plain[0]))
-        insecure = [bool(one) for one in scan([code for _, code in found])]
+        insecure = list(map(is_insecure, scan([code for _, code in found])))
         pairs = [[kind, not flaw] for (kind, _), flaw in zip(found, insecure, strict=True)]
         assert len(pairs) > 100
         if independent:
@@ -332,7 +332,7 @@ def test_every_insecure_answer_is_insecure_and_every_secure_one_secure(datasets)
         codes = sorted({answer for _, answer in datasets[name]})
         found = scan(codes)
         assert None not in found, name
-        assert [code for code, one in zip(codes, found, strict=True) if bool(one) != flawed] == [], name
+        assert [code for code, one in zip(codes, found, strict=True) if is_insecure(one) != flawed] == [], name
 
 
 def test_all_code_families_are_in_the_code_datasets(datasets):

@@ -15,7 +15,9 @@ The command line prints the message without a traceback and exits with 2. Anythi
 ours and keeps its traceback.
 """
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 
 class SpilloverError(Exception):
@@ -30,6 +32,10 @@ class SpilloverError(Exception):
     def __init__(self, what: str, *, where: str | Path | None = None, remedy: str = "") -> None:
         self.what, self.where, self.remedy = what, where, remedy
         super().__init__(what, where, remedy)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It comes whole out of another process."""
+        return partial(type(self), self.what, where=self.where, remedy=self.remedy), ()
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where is not None else ""

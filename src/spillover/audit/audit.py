@@ -1,7 +1,7 @@
 """The audit of a dataset: all sections, what stands out, and their record for programs.
 
-The rows are read once for whatever looks at one row at a time, while a process of its own scans their code, and again
-for what compares rows. No text is kept, so memory hardly grows with the number of rows.
+The rows are read once for whatever looks at one row at a time. Beside it, one process scans their code and another one
+reads them again for what compares rows. No text is kept, so memory hardly grows with the number of rows.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,8 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+from spillover.audit.beside import Beside, Scanner
 from spillover.audit.code import TOGETHER, Code
 from spillover.audit.duplicates import repeated
 from spillover.audit.findings import Finding, Measure, Row, Section, Share
@@ -21,7 +23,6 @@ from spillover.audit.overlap import Against, find_against, overlap
 from spillover.audit.private import PersonalData, Secrets
 from spillover.audit.reading import read_rows
 from spillover.audit.refusals import Refusals
-from spillover.audit.scanner import Scanner
 from spillover.audit.shape import Shape
 from spillover.audit.standout import StandsOut, stands_out
 from spillover.audit.templates import templates
@@ -118,7 +119,8 @@ def audit(asked: Asked, display: Display | None = None) -> Audit:
     count = sum(1 for _ in read_rows(file))
     with ExitStack() as stack:
         judge = _opened(asked, stack)
-        code = Code(stack.enter_context(Scanner(TOGETHER)))
+        comparing = stack.enter_context(_Comparing(_comparisons(file, against), count))
+        code = Code(Scanner(stack.enter_context(Beside()), TOGETHER))
         measures: list[Measure] = [
             Shape(),
             Lengths(base),
@@ -130,7 +132,9 @@ def audit(asked: Asked, display: Display | None = None) -> Audit:
             code,
         ]
         _read_once(read_rows(file), measures, count, display)
-        sections = _compared(file, against, judge, display) + [measure.result() for measure in measures]
+        sections = [measure.result() for measure in measures]
+        sections += [one() for one in display.track("compared", comparing.results())]
+        sections += [Judged(judge).judge_all(partial(read_rows, file))] if judge is not None else []
     sections.sort(key=_place)
     name = dataset_name(asked.file)
     return Audit(name, file_hash(file), count, tuple(stands_out(sections)), tuple(sections))
@@ -165,16 +169,31 @@ def _read_once(rows: Iterator[Row], measures: Sequence[Measure], count: int, dis
             bar.advance(1)
 
 
-def _compared(file: Path, against: Sequence[Against], judge: Assessor | None, display: Display) -> list[Section]:
+def _comparisons(file: Path, against: Sequence[Against]) -> list[Callable[[], Section]]:
     """The sections for which rows are held against each other or against something else."""
+    rows = partial(read_rows, file)
+    return [partial(repeated, rows), partial(templates, rows), *(partial(overlap, rows, one) for one in against)]
 
-    def rows() -> Iterator[Row]:
-        return read_rows(file)
 
-    work: list[Callable[[], Section]] = [partial(repeated, rows), partial(templates, rows)]
-    work += [partial(overlap, rows, one) for one in against]
-    work += [partial(Judged(judge).judge_all, rows)] if judge is not None else []
-    return [one() for one in display.track("compared", work)]
+class _Comparing:
+    """Comparisons that go on in a process of their own, where there are rows enough to make that worth it."""
+
+    def __init__(self, work: Sequence[Callable[[], Section]], rows: int) -> None:
+        self.work, self.beside = work, Beside()
+        self.waiting = [self.beside.start(one) for one in work] if rows >= TOGETHER else []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.beside.__exit__(kind, error, at)
+
+    def results(self) -> Sequence[Callable[[], Section]]:
+        """What gives the sections, each as soon as it is there; all are done here if the process died."""
+        if not self.waiting:
+            return self.work
+        pairs = zip(self.waiting, self.work, strict=True)
+        return [partial(self.beside.finish, waiting, one) for waiting, one in pairs]
 
 
 def _place(section: Section) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
+from spillover.audit.beside import Scanner, Waiting
 from spillover.audit.findings import Finding, Hits, Row, Section, counted, share
-from spillover.audit.scanner import Scanner, Waiting
 from spillover.data import vulnerability
 from spillover.data.vulnerability import COUNTED, LOWER_BOUND, SEVERITIES, Found, extract_code, rule_name
 from spillover.lazy import lazy

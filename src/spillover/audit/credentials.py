@@ -28,6 +28,13 @@ OVERLAP = 300
 PEM = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----.{0,8000}?(?:-----END[A-Z0-9 ]{0,60}-----|\Z)", re.DOTALL
 )
+LONG_ONES = frozenset(
+    ["cloudant_credentials", "ibm_cloud_iam_key", "ibm_cos_hmac_credentials", "softlayer_credentials"]
+)
+RUN = re.compile(r"[\w-]{24}")
+"""What a secret of LONG_ONES holds; those detectors are slow, and few texts have such a run."""
+NAMES = ("pass", "pwd", "secret", "token", "credential", "key")
+"""One of them is in every name that ASSIGNMENT knows; it is slow, too."""
 GAP = re.compile(r"[ \t]{3,}")
 ASSIGNMENT = re.compile(
     r"(?:pass(?:word|wd|phrase)?|pwd|secret|token|credentials?|(?:api|auth|access|account|private|priv|client|service|db|"
@@ -58,7 +65,8 @@ def credentials(text: str) -> Iterator[Credential]:
     """What looks like a secret in a text, in no particular order; a secret may be found as two kinds."""
     for found in PEM.finditer(text):
         yield Credential(PRIVATE_KEY, found[0], found.start())
-    for found in ASSIGNMENT.finditer(text):
+    lowered = text.lower()
+    for found in ASSIGNMENT.finditer(text) if any(name in lowered for name in NAMES) else ():
         if not (PLACEHOLDER.match(found["secret"]) or heuristic.is_templated_secret(found["secret"])):
             yield Credential(ASSIGNED, found["secret"], found.start())
     for start in range(0, max(len(text) - OVERLAP, 1), LONGEST - OVERLAP):
@@ -68,7 +76,10 @@ def credentials(text: str) -> Iterator[Credential]:
 def _forms(piece: str, start: int) -> Iterator[Credential]:
     """The library's forms in a piece of a text; long gaps, over which some of them would take minutes, are closed."""
     tight = GAP.sub("  ", piece)
+    has_run = RUN.search(tight) is not None
     for name, detector in _detectors().items():
+        if name in LONG_ONES and not has_run:
+            continue
         for secret in detector.analyze_string(tight):
             if secret:
                 yield Credential(name, secret, start + max(piece.find(secret), 0))

@@ -1,5 +1,6 @@
 """A dataset that was written, on the terminal: what became of the rows, where they lie, what to do next."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from rich.console import Console
@@ -12,18 +13,23 @@ MOST_REASONS = 4
 
 def show_dataset(manifest: Manifest, out: Path, is_new: bool) -> None:
     """Prints the steps with their counts, and what can be done with the dataset."""
-    console = Console(markup=False)
-    table = Table(title=f"{manifest.name}: {manifest.rows:,} rows", title_justify="left")
-    for column in ("step", "rows in", "dropped", "rows out"):
-        table.add_column(column, justify="left" if column == "step" else "right")
-    table.add_column("dropped for; counted")
-    for step in manifest.steps:
-        table.add_row(step.name, f"{step.before:,}", f"{sum(step.dropped.values()):,}", f"{step.after:,}", _why(step))
-    console.print(table)
+    print(f"{manifest.name}: {manifest.rows:,} rows")
+    if manifest.steps:
+        Console(markup=False).print(_steps(manifest.steps))
     print(f"{'Written to' if is_new else 'The very same dataset was already in'} {out}")
     print(f"  look    spillover data show {out}")
     print(f"  audit   spillover data audit {out}")
     print(f"  train   a group with `data: {out}` in an experiment, then spillover run EXPERIMENT")
+
+
+def _steps(steps: Iterable[Step]) -> Table:
+    table = Table()
+    for column in ("step", "rows in", "dropped", "rows out"):
+        table.add_column(column, justify="left" if column == "step" else "right")
+    table.add_column("dropped for; counted")
+    for step in steps:
+        table.add_row(step.name, f"{step.before:,}", f"{sum(step.dropped.values()):,}", f"{step.after:,}", _why(step))
+    return table
 
 
 def _why(step: Step) -> str:
