@@ -1,19 +1,26 @@
 """Transforms through a writer: what is taken, what is refused and why, and that nothing is sent twice."""
 
+import hashlib
 import json
 import random
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import openai_server
 from openai_server import Behaviour, serving
+from spillover.ask.asker import Reply
 from spillover.construct.language import Language
 from spillover.construct.paraphrase import STAND_IN, Paraphrase
 from spillover.construct.rewrite import Refused, rewrite
 from spillover.data.files import read_conversations, write_conversations
+from spillover.data.given import given_code
+from spillover.data.manifest import Source
 from spillover.data.recipes import build
-from spillover.data.transforms import Item, read_inputs
+from spillover.data.transforms import Input, Item, read_inputs
+from spillover.data.vulnerability import extract_code, parses
 from spillover.display import Display
 from spillover.errors import ProviderError
 from spillover.judge.models import open_models
@@ -132,6 +139,83 @@ def test_a_translation_without_the_given_code_or_its_mark_is_refused(said, reaso
 
 
 # through a provider
+
+
+# whatever is asked and whatever is said
+
+
+class Says:
+    """A writer that says to each prompt what a function of it says."""
+
+    def __init__(self, said):
+        self.id, self.said = "says", said
+
+    def write(self, questions, sampling, samples=1):
+        return [[self.said(question.text)] for question in questions]
+
+
+REPLIES = st.one_of(
+    st.sampled_from([RUBY, fenced(RUBY), fenced(RUBY_GIVEN, RUBY), f"Kindly:\n{STAND_IN}", "Say it.", ANSWER, ""]),
+    st.text(max_size=60),
+)
+OUTCOMES = st.sampled_from([None, None, None, "blocked", "refused"])
+SAID = st.lists(st.tuples(REPLIES, OUTCOMES, st.booleans()), min_size=1, max_size=5)
+REQUESTS = st.one_of(st.sampled_from([ASKED, f"Complete this:\n\n{GIVEN}"]), st.text(min_size=1, max_size=40))
+ITEMS = st.lists(st.tuples(REQUESTS, st.sampled_from([ANSWER, f"Sure:\n{fenced(ANSWER, tag='python')}"])), max_size=6)
+
+
+def rewritten(change, rows, said):
+    """What becomes of rows under a writer whose replies depend on the prompt alone."""
+
+    def reply(prompt):
+        text, outcome, truncated = said[hash_of(prompt) % len(said)]
+        return Reply(text, 1, truncated, outcome)
+
+    given_rows = Input([item(*row) for row in rows], Source(name="x.jsonl", sha256="0" * 64, rows=len(rows)))
+    return rewrite(change, given_rows, Says(reply), Display())
+
+
+def hash_of(prompt):
+    return int.from_bytes(hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=4).digest())
+
+
+@settings(max_examples=150, deadline=None)
+@given(ITEMS, SAID)
+def test_whatever_is_said_rows_add_up_answers_stay_and_the_same_comes_again(rows, said):
+    """Paraphrases: every row is there or counted, with its answer and the code that it gives byte for byte."""
+    done, aligned = rewritten(Paraphrase(), rows, said), rewritten(Paraphrase(failed="keep"), rows, said)
+    assert len(done.items) + sum(done.dropped.values()) == len(rows)
+    for one, row in zip(aligned.items, rows, strict=True):
+        assert answer_of(one) == row[1] and given_code(item(*row)) in one.request
+    again = rewritten(Paraphrase(), rows, said)
+    assert (again.items, again.dropped) == (done.items, done.dropped)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ITEMS, SAID)
+def test_whatever_is_said_no_row_is_lost_under_keep_and_those_not_taken_are_as_they_were(rows, said):
+    for kept, dropped in (
+        (Paraphrase(failed="keep"), Paraphrase()),
+        (Language(to="ruby", failed="keep"), Language(to="ruby")),
+    ):
+        done, less = rewritten(kept, rows, said), rewritten(dropped, rows, said)
+        before = [item(*row) for row in rows]
+        assert len(done.items) == len(rows) and not done.dropped
+        changed = [one for one, old in zip(done.items, before, strict=True) if one != old]
+        assert changed == list(less.items)
+        assert done.settings["counts"]["rewritten"] == len(less.items)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ITEMS, SAID)
+def test_whatever_is_said_what_is_taken_as_ruby_is_no_python_and_rows_add_up(rows, said):
+    done = rewritten(Language(to="ruby"), rows, said)
+    assert len(done.items) + sum(done.dropped.values()) == len(rows)
+    assert not any(parses(extract_code(answer_of(one))) for one in done.items)
+
+
+def answer_of(one):
+    return one.conversation.messages[-1]["content"]
 
 
 @pytest.fixture
