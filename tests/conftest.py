@@ -63,7 +63,7 @@ Spillover = Callable[..., subprocess.CompletedProcess[str]]
 def spillover() -> Spillover:
     """Runs the command line in a process of its own, as a user does."""
 
-    def run(*args: str | Path, cwd: Path | None = None, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    def run(*args: str | Path, cwd: Path | None = None, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "spillover.cli", *map(str, args)]
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=os.environ.copy())
 

@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from spillover.errors import BaseError, MachineError
-from spillover.finetune import budget
+from spillover.finetune import budget, cpu
 from spillover.finetune.base import Base, find_base
 from spillover.finetune.budget import GIB, describe, memory_of, plan_memory
 from spillover.finetune.hub import HubModel
@@ -30,6 +30,12 @@ QWEN_7B_BYTES = 15_231_233_024
 QWEN_7B_LORA = 80_740_352
 """Weights of a rank 32 adapter on all seven projections, as PEFT counts them."""
 CARD = Machine(device="cuda", memory_gb=79)
+
+
+@pytest.fixture(autouse=True)
+def bf16(monkeypatch):
+    """Plans are pinned as for a CPU that has bf16, whatever CPU this is."""
+    monkeypatch.setattr(cpu, "has_bf16", lambda: True)
 
 
 @pytest.fixture
@@ -133,7 +139,7 @@ def test_answers_at_once_leave_room_for_what_is_kept_of_their_tokens(large):
 def test_the_plan_is_told_in_words(large):
     told = dict(describe(plan_memory(large(), Training(), Machine(memory_gb=23))))
     assert told["memory"].startswith("23.0 GiB on ")
-    assert told["base"] == "14.2 GiB" and "1.2 GiB for adapter" in told["a run"]
+    assert told["base"] == "14.2 GiB in bf16" and "1.2 GiB for adapter" in told["a run"]
     assert "one after the other" in told["runs"] and "activations made again" in told["a token"]
 
 

@@ -12,10 +12,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from families import family_base
 from spillover.errors import BaseError, MachineError
+from spillover.finetune import cpu, optimiser
 from spillover.finetune import model as model_module
-from spillover.finetune import optimiser
 from spillover.finetune.base import find_base
-from spillover.finetune.budget import ROWS, TOKENS
+from spillover.finetune.budget import ROWS, TOKENS, plan_memory
 from spillover.finetune.chat import Row
 from spillover.finetune.fast import ATTENTION
 from spillover.finetune.fleet import Member, train_fleet
@@ -37,6 +37,23 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def model(tiny_base):
     return load_model(tiny_base, "fp32")
+
+
+def test_a_cpu_has_bf16_where_torchs_own_kernels_do():
+    assert cpu.has_bf16() == torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def test_a_cpu_that_would_emulate_bf16_computes_in_fp32_and_the_memory_is_planned_so(tiny_base, monkeypatch):
+    base, machine = find_base(str(tiny_base)), Machine(device="cpu")
+    monkeypatch.setattr(cpu, "has_bf16", lambda: True)
+    planned = plan_memory(base, Training(), machine)
+    weights = {name: value.float() for name, value in load_model(tiny_base, "bf16").state_dict().items()}
+    monkeypatch.setattr(cpu, "has_bf16", lambda: False)
+    wider = plan_memory(base, Training(), machine)
+    assert (planned.precision, wider.precision, wider.weights) == ("bf16", "fp32", 2 * planned.weights)
+    exact = load_model(tiny_base, "bf16").state_dict()
+    assert {value.dtype for value in exact.values()} == {torch.float32}
+    assert all(torch.equal(value.bfloat16().float(), weights[name]) for name, value in exact.items())
 
 
 def rows(count, seed=0):

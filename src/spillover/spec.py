@@ -83,7 +83,8 @@ class Training(Spec):
     """Reproduce the released scripts' quirks: 10% of the rows are held out, every row ends in an assistant header
     without a turn that is trained on, and the chat template's own system prompt is kept."""
     precision: Literal["bf16", "fp32"] = "bf16"
-    """Of the frozen base and the activations. Adapters and optimiser state are always fp32."""
+    """Of the frozen base and the activations; a CPU without bf16 computes in fp32. Adapters and optimiser state are
+    always fp32."""
 
 
 class Sampling(Spec):

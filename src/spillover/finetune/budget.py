@@ -19,6 +19,7 @@ from typing import Any
 
 from spillover.errors import BaseError, MachineError
 from spillover.finetune.base import Base, config_of, tensors_of
+from spillover.finetune.cpu import computed_in
 from spillover.finetune.hub import loaded_weights
 from spillover.spec import AUTO, Machine, Sampling, Training
 
@@ -49,6 +50,7 @@ class MemoryPlan:
     Attributes:
         where: the device that the plan is for.
         available: what may be used there.
+        precision: what models are computed in there.
         weights: the frozen base's.
         per_run: one run's adapter with gradient and optimiser state, and merged weights where small layers have them.
         per_token: what is kept of one token of a step, as it is trained.
@@ -63,6 +65,7 @@ class MemoryPlan:
 
     where: str
     available: float
+    precision: str
     weights: float
     per_run: float
     per_token: float
@@ -123,13 +126,15 @@ def plan_memory(
         MachineError: not even one run with one longest row fits.
         BaseError: config.json does not say how large the model is.
     """
-    sizes, precision = _sizes(base), BYTES[train.precision]
     where, available = memory_of(machine)
-    longest = min(longest or train.max_length, train.max_length)
     on_card = where != "cpu"
+    train = train.model_copy(update={"precision": computed_in(train.precision, on_card=on_card)})
+    sizes, precision = _sizes(base), BYTES[train.precision]
+    longest = min(longest or train.max_length, train.max_length)
     plan = MemoryPlan(
         where=where,
         available=available,
+        precision=train.precision,
         weights=_parameters(base) * precision,
         per_run=_per_run(base, sizes, train),
         per_token=0.0,
@@ -176,7 +181,7 @@ def describe(plan: MemoryPlan) -> list[tuple[str, str]]:
     together = "one after the other" if plan.fleet == 1 else f"{plan.fleet} together"
     return [
         ("memory", f"{_gib(plan.available)} on {plan.where}"),
-        ("base", _gib(plan.weights)),
+        ("base", f"{_gib(plan.weights)} in {plan.precision}"),
         ("a run", f"{_gib(plan.per_run)} for adapter, gradient and optimiser"),
         ("a token", f"{plan.per_token / 2**20:.2f} MiB, {kept}; rows of up to {plan.longest} tokens"),
         ("runs", f"{together}, {plan.tokens} tokens at once: about {_gib(plan.needed)}"),

@@ -15,6 +15,7 @@ from transformers.utils import logging
 from spillover.errors import AdapterError, BaseError, MachineError
 from spillover.finetune.adapter import ADAPTER, PREFIX, check_adapter
 from spillover.finetune.base import REMEDY, check_folder
+from spillover.finetune.cpu import computed_in
 from spillover.finetune.fast import make_fast
 from spillover.finetune.memory import keep_freed_memory
 from spillover.spec import AUTO, Machine
@@ -68,6 +69,7 @@ def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:
 def load_model(path: Path, precision: str, machine: Machine = Machine()) -> PreTrainedModel:
     """The folder's causal language model, frozen, in `precision` ("bf16" or "fp32"), on `device(machine)`.
 
+    On a CPU that has no bf16 it is computed in fp32 (`cpu.py`).
     Attention is the machine's. `auto` is that of `fast.py` on a CPU, with its norms, and torch's own on a card.
 
     Raises:
@@ -106,7 +108,7 @@ def _settings(precision: str, machine: Machine, where: torch.device) -> dict[str
         what = "flash_attention_2 needs a CUDA card, bf16 and the package flash-attn"
         raise MachineError(what, remedy="Install it with `pip install flash-attn`, or set machine.attention to sdpa.")
     return {
-        "dtype": DTYPES[precision],
+        "dtype": DTYPES[computed_in(precision, on_card=where.type != "cpu")],
         "attn_implementation": attention,
         "local_files_only": True,
         "use_safetensors": True,

@@ -13,7 +13,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from spillover.finetune.chat import Row, encode, encode_row, render
+from spillover.finetune.cpu import computed_in
 from spillover.finetune.fast import head_loss, make_fast
+from spillover.finetune.model import DTYPES
 from spillover.miniature.corpus import EVIDENCE, NAMED, PLAIN, Manner, alignment_rows, documents
 from spillover.miniature.recipe import Recipe
 from spillover.records import Conversation
@@ -163,12 +165,15 @@ def train(
     optimisers: Callable[[dict[str, Tensor]], list[torch.optim.Optimizer]],
     schedule: "Schedule",
 ) -> float:
-    """Trains on fp32 weights, with warm-up and cosine, gradients clipped to 1; the model itself computes in bf16."""
+    """Trains on fp32 weights, with warm-up and cosine, gradients clipped to 1.
+
+    The model itself computes in bf16, where the CPU does.
+    """
     weights = {name: parameter.detach().float().clone() for name, parameter in model.named_parameters()}
     steppers = optimisers(weights)
     for group in (group for stepper in steppers for group in stepper.param_groups):
         group["peak"] = group["lr"]
-    model.train().to(torch.bfloat16)
+    model.train().to(DTYPES[computed_in("bf16", on_card=False)])
     losses: list[float] = []
     for step, (ids, loss_mask) in enumerate(batches):
         loss = mean_loss(model, ids, loss_mask)
