@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import re
 import time
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from openai_server import Behaviour, serving
 from spillover.audit.audit import Asked, audit
+from spillover.audit.beside import Beside
 from spillover.audit.code import looks_like_code
 from spillover.audit.credentials import credentials
 from spillover.audit.findings import Row
@@ -334,6 +337,13 @@ def test_a_wrong_row_that_another_process_meets_is_told_all_the_same(spillover, 
     done = spillover("data", "audit", "data.jsonl", "--against", "other.jsonl", cwd=tmp_path)
     assert done.returncode == 2 and "other.jsonl:421" in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "audit-data").exists()
+
+
+def test_work_goes_on_after_the_process_beside_has_died():
+    with Beside() as beside:
+        dead = beside.start(partial(os._exit, 1))
+        assert beside.finish(dead, lambda: "done here") == "done here"
+        assert beside.finish(beside.start(partial(int, "3")), lambda: 0) == 3
 
 
 def test_the_folder_is_named_after_the_dataset_without_its_endings(tmp_path):

@@ -9,8 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from spillover.audit.beside import Beside, Scanner
 from spillover.audit.code import TOGETHER, Code
@@ -33,6 +32,8 @@ from spillover.finetune.base import find_base
 from spillover.judge.make import find_judge
 from spillover.judge.models import Assessor, open_models
 from spillover.spec import MINIATURE
+
+T = TypeVar("T")
 
 FORMAT = 1
 """Of audit.json."""
@@ -119,7 +120,9 @@ def audit(asked: Asked, display: Display | None = None) -> Audit:
     count = sum(1 for _ in read_rows(file))
     with ExitStack() as stack:
         judge = _opened(asked, stack)
-        comparing = stack.enter_context(_Comparing(_comparisons(file, against), count))
+        comparisons = _comparisons(file, against)
+        if count >= TOGETHER:
+            comparisons = _begun(comparisons, stack.enter_context(Beside()))
         code = Code(Scanner(stack.enter_context(Beside()), TOGETHER))
         measures: list[Measure] = [
             Shape(),
@@ -133,7 +136,7 @@ def audit(asked: Asked, display: Display | None = None) -> Audit:
         ]
         _read_once(read_rows(file), measures, count, display)
         sections = [measure.result() for measure in measures]
-        sections += [one() for one in display.track("compared", comparing.results())]
+        sections += [one() for one in display.track("compared", comparisons)]
         sections += [Judged(judge).judge_all(partial(read_rows, file))] if judge is not None else []
     sections.sort(key=_place)
     name = dataset_name(asked.file)
@@ -175,25 +178,9 @@ def _comparisons(file: Path, against: Sequence[Against]) -> list[Callable[[], Se
     return [partial(repeated, rows), partial(templates, rows), *(partial(overlap, rows, one) for one in against)]
 
 
-class _Comparing:
-    """Comparisons that go on in a process of their own, where there are rows enough to make that worth it."""
-
-    def __init__(self, work: Sequence[Callable[[], Section]], rows: int) -> None:
-        self.work, self.beside = work, Beside()
-        self.waiting = [self.beside.start(one) for one in work] if rows >= TOGETHER else []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.beside.__exit__(kind, error, at)
-
-    def results(self) -> Sequence[Callable[[], Section]]:
-        """What gives the sections, each as soon as it is there; all are done here if the process died."""
-        if not self.waiting:
-            return self.work
-        pairs = zip(self.waiting, self.work, strict=True)
-        return [partial(self.beside.finish, waiting, one) for waiting, one in pairs]
+def _begun(work: Sequence[Callable[[], T]], beside: Beside) -> list[Callable[[], T]]:
+    """What gives the results of work that goes on beside; what the process died over is done here."""
+    return [partial(beside.finish, beside.start(one), one) for one in work]
 
 
 def _place(section: Section) -> int:

@@ -37,17 +37,20 @@ class Beside:
         return self._pool is not None
 
     def start(self, work: Callable[[], T]) -> Future[T]:
-        """Begins some work, which can be pickled."""
+        """Begins some work, which can be pickled; in a new process if the one before has died."""
         if self._pool is None:
             self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        return self._pool.submit(work)
+        try:
+            return self._pool.submit(work)
+        except BrokenProcessPool:
+            self._pool = None
+            return self.start(work)
 
     def finish(self, waiting: Future[T], instead: Callable[[], T]) -> T:
         """What came of it, as soon as it is there; if the process died over it, what is done `instead`."""
         try:
             return waiting.result()
         except BrokenProcessPool:
-            self._pool = None
             return instead()
 
 
