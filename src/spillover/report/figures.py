@@ -6,8 +6,8 @@ is touched: the same numbers give the same bytes.
 """
 
 import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import ceil, isfinite
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,9 @@ class Place:
 
 
 def styles(groups: tuple[str, ...]) -> dict[str, Style]:
-    """A style for each group: its own where it has one, else the next that is free."""
-    free = iter(MORE_STYLES * (1 + len(groups) // len(MORE_STYLES)))
+    """A style for each group: its own where it has one, else the next that is free; used up, they come hollow."""
+    again = tuple(replace(style, hollow=True) for style in MORE_STYLES)
+    free = iter((MORE_STYLES + again) * (1 + len(groups) // (2 * len(MORE_STYLES))))
     return {group: STYLES[group] if group in STYLES else next(free) for group in groups}
 
 
@@ -174,30 +175,72 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     return [png, svg]
 
 
-def _draw_runs(axes: Axes, place: Place, group: str, style: Style, cells: pl.DataFrame) -> None:
-    """A point for each run. A run keeps its offset in every question, so that the eye can follow it."""
-    own = cells.filter(pl.col("group") == group)
-    runs = own["run"].unique(maintain_order=True).to_list()
-    if len(runs) < 2:
-        return
-    step = 0.8 * place.column / max(len(runs) - 1, 4)
-    offset = {run: (index - (len(runs) - 1) / 2) * step for index, run in enumerate(runs)}
-    known = own.filter(pl.col("rate").is_finite() & pl.col("question").is_in([ALL_QUESTIONS, *place.questions]))
-    spots = [place.at(group, question) + offset[run] for run, question in known.select("run", "question").iter_rows()]
-    x, y = _turned(place, spots, (100 * known["rate"]).to_list())
+def draw_runs(axes: Axes, style: Style, spots: list[float], values: list[float], upright: bool = True) -> None:
+    """A small point for each run, at a spot along the categories' axis."""
+    x, y = _turned(upright, spots, values)
     edge: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.4}
     axes.scatter(x, y, s=17, marker=style.marker, facecolors=[style.tint], clip_on=False, zorder=4, **edge)
 
 
+def draw_rate(
+    axes: Axes,
+    style: Style,
+    spot: float,
+    rate: Mapping[str, Any],
+    scale: float = 100.0,
+    upright: bool = True,
+    **more: Any,
+) -> None:
+    """A group's mark at its `value`, with the interval from `low` to `high`; what is not known is not drawn.
+
+    `more` goes to `Axes.plot` for both.
+    """
+    bar: dict[str, Any] = {"color": style.colour, "linewidth": 1.8, "solid_capstyle": "butt", "zorder": 3} | more
+    if known(rate["low"]) and known(rate["high"]):
+        ends = [scale * rate["low"], scale * rate["high"]]
+        axes.plot(*_turned(upright, [spot, spot], ends), clip_on=False, **bar)
+    if known(rate["value"]):
+        mark: dict[str, Any] = style.mark | more
+        axes.plot(*_turned(upright, [spot], [scale * rate["value"]]), clip_on=False, zorder=5, **mark)
+
+
+def run_offsets(runs: Sequence[str], column: float) -> dict[str, float]:
+    """Where in its group's column each run stands: the same in every category, so that the eye can follow it."""
+    step = 0.8 * column / max(len(runs) - 1, 4)
+    return {run: (index - (len(runs) - 1) / 2) * step for index, run in enumerate(runs)}
+
+
+def known(value: float | None) -> bool:
+    """Whether there is a number to draw."""
+    return value is not None and isfinite(value)
+
+
+def legend_name(group: str, runs: Sequence[int]) -> str:
+    """A group as the legend calls it, with its number of runs: from the least to the most where it varies."""
+    if group == BASE_RUN.group:
+        return "base, not finetuned"
+    if not runs:
+        return group
+    least, most = min(runs), max(runs)
+    return f"{group} ({f'{least} to ' if least < most else ''}{most} run{'' if most == 1 else 's'})"
+
+
+def _draw_runs(axes: Axes, place: Place, group: str, style: Style, cells: pl.DataFrame) -> None:
+    """A point for each run of a group, in all questions."""
+    own = cells.filter(pl.col("group") == group)
+    runs = own["run"].unique(maintain_order=True).to_list()
+    if len(runs) < 2:
+        return
+    offset = run_offsets(runs, place.column)
+    told = own.filter(pl.col("rate").is_finite() & pl.col("question").is_in([ALL_QUESTIONS, *place.questions]))
+    spots = [place.at(group, question) + offset[run] for run, question in told.select("run", "question").iter_rows()]
+    draw_runs(axes, style, spots, (100 * told["rate"]).to_list(), place.upright)
+
+
 def _draw_means(axes: Axes, place: Place, group: str, style: Style, entry: Mapping[str, Any]) -> None:
     """The group's mark with its interval, for all questions and for each."""
-    bar: dict[str, Any] = {"color": style.colour, "linewidth": 1.8, "solid_capstyle": "butt", "zorder": 3}
     for question, rate in _rates(entry):
-        spot = place.at(group, question)
-        if _known(rate["low"]) and _known(rate["high"]):
-            axes.plot(*_turned(place, [spot, spot], [100 * rate["low"], 100 * rate["high"]]), clip_on=False, **bar)
-        if _known(rate["value"]):
-            axes.plot(*_turned(place, [spot], [100 * rate["value"]]), clip_on=False, zorder=5, **style.mark)
+        draw_rate(axes, style, place.at(group, question), rate, upright=place.upright)
 
 
 def _rates(entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -207,20 +250,16 @@ def _rates(entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         yield question, of_question["p_misaligned"]
 
 
-def _turned(place: Place, along: list[float], values: list[float]) -> tuple[list[float], list[float]]:
-    """The x and y of what lies `along` the questions' axis at the given values."""
-    return (along, values) if place.upright else (values, along)
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and isfinite(value)
+def _turned(upright: bool, along: list[float], values: list[float]) -> tuple[list[float], list[float]]:
+    """The x and y of what lies `along` the categories' axis at the given values."""
+    return (along, values) if upright else (values, along)
 
 
 def _highest(groups: Mapping[str, Any], cells: pl.DataFrame) -> float:
     """The largest percentage that is drawn."""
     shown = [bound for group in groups.values() for _, rate in _rates(group) for bound in (rate["value"], rate["high"])]
     runs = cells["rate"].cast(pl.Float64).to_list()
-    return 100 * max((value for value in [*shown, *runs] if _known(value)), default=0.0)
+    return 100 * max((value for value in [*shown, *runs] if known(value)), default=0.0)
 
 
 def _dress(axes: Axes, place: Place, highest: float) -> None:
@@ -262,7 +301,7 @@ def _labels(place: Place) -> list[str]:
 def _explain(figure: Figure, axes: Axes, place: Place, numbers: Mapping[str, Any], thresholds: Thresholds) -> None:
     """The legend above and the caption below."""
     handles = [axes.plot([], [], **style.mark)[0] for style in styles(place.groups).values()]
-    names = [_legend_name(name, numbers["groups"][name]["runs"]) for name in place.groups]
+    names = [legend_name(name, [numbers["groups"][name]["runs"]]) for name in place.groups]
     rows = ceil(2.0 * len(names) / place.size[0])
     columns = ceil(len(names) / rows)
     figure.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False, handletextpad=0.2)
@@ -272,9 +311,3 @@ def _explain(figure: Figure, axes: Axes, place: Place, numbers: Mapping[str, Any
     figure.supxlabel("\n".join([*lines, *[" "] * len(judges)]), x=0.01, ha="left", fontsize=8.5, color=MUTED)
     small: dict[str, Any] = {"fontsize": 6.5, "color": FAINT, "ha": "left", "va": "bottom"}
     figure.text(0.01, 0.06 / place.size[1], "\n".join(judges), **small)
-
-
-def _legend_name(group: str, runs: int) -> str:
-    if group == BASE_RUN.group:
-        return "base, not finetuned"
-    return f"{group} ({runs} run{'' if runs == 1 else 's'})"

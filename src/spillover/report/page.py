@@ -14,6 +14,7 @@ import jinja2
 import polars as pl
 
 from spillover.records import BASE_RUN
+from spillover.report.canvas import is_share
 from spillover.report.figures import caption, judged_by, question_label, styles
 from spillover.spec import LEAST_COHERENT, MINIATURE, Thresholds
 
@@ -70,6 +71,7 @@ def render_page(
         skills=_skills(groups),
         skills_note=LOWER_BOUND if has_insecure_code(groups) else "",
         labels=_labels(groups),
+        suites=_suite_rows(numbers, tuple(groups)),
         folds={"Settings": settings, "Hashes": hashes, "Versions and provenance": provenance},
         data=_as_json(_browser_data(answers, tuple(groups))),
     )
@@ -79,7 +81,7 @@ def _template() -> jinja2.Template:
     """The page's template, with the formats of its numbers and with the style and the script to inline."""
     loader = jinja2.FileSystemLoader(HERE)
     env = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    env.filters |= {"percent": percent, "p_value": p_value, "label": question_label, "flat": _flat}
+    env.filters |= {"percent": percent, "p_value": p_value, "label": question_label, "flat": flat}
     env.globals |= {name: (HERE / f"page.{name}").read_text(encoding="utf-8") for name in ("css", "js")}
     return env.get_template("page.html.j2")
 
@@ -206,6 +208,31 @@ def _labels(groups: Mapping[str, Any]) -> list[tuple[str, str, str, list[int]]]:
     ]
 
 
+def _suite_rows(numbers: Mapping[str, Any], groups: tuple[str, ...]) -> list[tuple[str, str, list[str]]]:
+    """A row for each suite and measure: the two, and what stands in each group's column.
+
+    None where there is but the headline suite, whose numbers stand above.
+    """
+    suites: Mapping[str, Any] = numbers.get("suites", {})
+    if len(suites) < 2:
+        return []
+    rows = []
+    for suite, one in suites.items():
+        for measure in dict.fromkeys(name for some in one["groups"].values() for name in some):
+            told = [_told(one["groups"].get(group, {}).get(measure), is_share(measure)) for group in groups]
+            rows.append((suite, question_label(measure), told))
+    return rows
+
+
+def _told(rate: Mapping[str, Any] | None, share: bool) -> str:
+    """A measure's value with its interval, in one column."""
+    if rate is None or rate["value"] is None:
+        return DASH
+    shown = percent if share else lambda value: f"{value:.3g}"
+    ends = f" ({shown(rate['low'])} to {shown(rate['high'])})" if rate["low"] is not None else ""
+    return f"{shown(rate['value'])}{ends}"
+
+
 def _notes(groups: Mapping[str, Any]) -> dict[str, list[str]]:
     """What is said of a headline rate, to the groups of which it is said."""
     notes: dict[str, list[str]] = {}
@@ -215,13 +242,13 @@ def _notes(groups: Mapping[str, Any]) -> dict[str, list[str]]:
     return notes
 
 
-def _flat(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+def flat(value: object, path: str = "") -> Iterator[tuple[str, str]]:
     """The leaves of nested plain data, each with its dotted path."""
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _flat(item, f"{path}.{key}" if path else str(key))
+            yield from flat(item, f"{path}.{key}" if path else str(key))
     elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
-        yield from _flat({str(index): item for index, item in enumerate(value)}, path)
+        yield from flat({str(index): item for index, item in enumerate(value)}, path)
     elif isinstance(value, list | tuple):
         yield path, " ".join(str(item) for item in value) or DASH
     else:
