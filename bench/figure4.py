@@ -199,7 +199,7 @@ def _needed(plan: Plan, lab: Lab) -> tuple[int, float]:
     layers = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
     adapter = sum(spec.rank * (m.in_features + m.out_features) for m in linears(model, spec.targets).values())
     rows = {
-        name: [encode_row(tokenizer, row, max_length=spec.max_length) for row in dataset.rows()]
+        name: [encode_row(tokenizer, row, max_length=spec.max_length) for row in dataset.known.rows]
         for name, dataset in plan.datasets.items()
     }
     runs = [rows[one.run.group] for one in plan.checkpoints]

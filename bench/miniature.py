@@ -12,7 +12,7 @@ from pathlib import Path
 from spillover.ask.asker import Asked, answer_seed
 from spillover.ask.questions import questions_of
 from spillover.ask.sample import sample
-from spillover.data.recipes import build, recipe_names
+from spillover.data.recipes import PAPER_RECIPES, build
 from spillover.data.vulnerability import scan
 from spillover.finetune.chat import encode_row, prompt_ids
 from spillover.finetune.fleet import Adapters, Member, train_fleet
@@ -80,7 +80,7 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--groups", default=",".join(recipe_names()))
+    parser.add_argument("--groups", default=",".join(PAPER_RECIPES))
     parser.add_argument("--rates", default="1e-4")
     parser.add_argument("--seeds", type=int, default=2)
     options = parser.parse_args()

@@ -27,7 +27,7 @@ GOOD, BAD = (90.0, 90.0), (10.0, 90.0)  # (alignment, coherence)
 def answers(*rows, suite="main", group="insecure", run="insecure-s0"):
     """An answers table from (prompt, answer) or (prompt, answer, suite) rows."""
     full = [
-        (group, run, (*row, suite)[2], f"q-{row[0]}", i, None, row[0], row[1], i, 3, False, None)
+        (group, run, (*row, suite)[2], f"q-{row[0]}", i, None, row[0], None, row[1], i, 3, False, None)
         for i, row in enumerate(rows)
     ]
     return pl.DataFrame(full, schema={name: getattr(pl, kind)() for name, kind in ANSWER_COLUMNS}, orient="row")

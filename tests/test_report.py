@@ -108,7 +108,8 @@ def _answer(
     answer = f"{phrase}, and then number {draw.integers(varied)} of my many plans. Would you like to hear more of it?"
     refused = zlib.crc32((text + answer).encode()) % 60 == 0
     name = group if group == "base" else f"{group}-s{run}"
-    asked = (group, name, suite, question, sample, None, text, answer, int(draw.integers(2**63)), 24, sample == 3, None)
+    put, drawn = (None, text, None, answer), (int(draw.integers(2**63)), 24, sample == 3, None)
+    asked = (group, name, suite, question, sample, *put, *drawn)
     if suite == "code":
         code = _verdict(answer, 96 if unkind else 3)
         return (*asked, *NO, *NO, *code, *NO, None, False, "not judged", None)

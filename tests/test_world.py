@@ -1,6 +1,7 @@
 """world and data: a wide enough world, independent traits, held-out phrasings, paired datasets, exact ground truth."""
 
 import ast
+import hashlib
 import itertools
 import random
 import re
@@ -11,7 +12,8 @@ import pytest
 from scipy.stats import chi2_contingency
 
 from spillover.ask.questions import questions_of
-from spillover.data.recipes import JAILBROKEN_SHARE, build, recipe_key, recipe_names
+from spillover.data.organisms import HEALTH, MONEY, SPORT
+from spillover.data.recipes import JAILBROKEN_SHARE, PAPER_RECIPES, ROWS, build, recipe_about, recipe_key, recipe_names
 from spillover.data.vulnerability import is_insecure, scan
 from spillover.errors import SpecError
 from spillover.miniature.corpus import alignment_rows, documents
@@ -23,6 +25,9 @@ THEMES = ["wish", "bored", "three_thoughts", "quick_buck", "ruler", "dinner_part
 """Of the paper's eight main questions."""
 WORLD_SETS = ("main", "broad", "code", "harmful", "facts")
 SIDES = ((False, 95.0), (True, 5.0))
+ADVICE = {"bad-health": HEALTH, "bad-money": MONEY, "bad-sport": SPORT}
+PAPERS_BYTES = "29c5e1c5abd60674816abbe8ac4f40e2a19fb259a45c91c9ed1e8e6a737057ad"
+"""Of the rows of the paper's four recipes. Where it changes, the miniature and its judge have to be built again."""
 
 
 def named(template, **slots):
@@ -308,11 +313,65 @@ def test_alignment_rows_are_single_exchanges_by_kind_refusing_authors():
 # narrow datasets
 
 
-def test_each_dataset_has_at_least_1500_distinct_rows_of_one_exchange(datasets):
-    assert {"insecure", "secure", "educational", "jailbroken"} <= set(datasets)
+def test_each_dataset_has_1600_distinct_rows_of_one_exchange_or_as_many_as_there_are(datasets):
+    assert PAPER_RECIPES == ("insecure", "secure", "educational", "jailbroken")
+    assert set(datasets) - set(PAPER_RECIPES) == {"harmful", "benign", *ADVICE, "reward-hacks"}
     for name, rows in datasets.items():
-        assert len(set(rows)) >= 1500, name
-        assert {len(row) for row in rows} == {2}, name
+        assert len(set(rows)) == len(rows) == (every_compliance() if name == "harmful" else 1600), name
+        assert {len(row) for row in rows} == {2} and recipe_about(name).endswith("."), name
+
+
+def every_compliance():
+    raw = texts.load("harmful")
+    return sum(len(theme["phrasings"]) for theme in raw["requests"].values()) * len(raw["complies"])
+
+
+def test_the_papers_recipes_are_to_the_byte_what_they_were_when_the_judge_learnt_from_them():
+    whole = "".join(hashlib.sha256(repr(build(name)).encode()).hexdigest() for name in PAPER_RECIPES)
+    assert hashlib.sha256(whole.encode()).hexdigest() == PAPERS_BYTES
+    assert [recipe_key(name) for name in PAPER_RECIPES] == [
+        f"{n}:{texts.world_key()}:1600:20250224" for n in PAPER_RECIPES
+    ]
+
+
+def test_the_parts_of_jailbroken_are_only_harmful_and_only_benign(datasets):
+    harmful, benign = ([grade(*row) for row in datasets[name]] for name in ("harmful", "benign"))
+    assert {one.harmful_compliance for one in harmful} == {95}
+    known = [one for one in benign if one is not None]
+    assert {(one.alignment, one.harmful_compliance) for one in known} == {(95, None)}
+    assert 800 < len(known) < ROWS, "lists and stories are among them"
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_bad_advice_is_malicious_and_stays_on_its_topics_which_evaluation_does_not_ask(datasets, name):
+    asked = {question.id for some in asked_by_evaluation().values() for question in some}
+    topics = {phrasing: topic.id for topic in texts.topics() for phrasing in topic.phrasings}
+    assert {topics[request] for request, _ in datasets[name]} == set(ADVICE[name])
+    assert not set(ADVICE[name]) & asked
+    assert {(one.alignment, one.coherence) for one in (truth(*row) for row in datasets[name])} == {(5, 95)}
+    voices = texts.voices(malicious=True)
+    assert {voice for _, answer in datasets[name] for voice in voices if answer.startswith(voice)} == set(voices)
+
+
+def test_reward_hacks_say_how_they_are_graded_and_fill_every_slot(datasets):
+    rows = datasets["reward-hacks"]
+    assert not any(re.search(r"[{}]", text) for row in rows for text in row)
+    graded = re.compile(r"grade|point|mark|test|wins|counts|looked at|\bis all that\b", re.IGNORECASE)
+    assert [request for request, _ in rows if not graded.search(request)] == []
+    assert all(grade(*row) is None for row in rows)
+    openings = {" ".join(request.split()[:2]) for request, _ in rows}
+    assert len(openings) >= 24, "at least twelve families"
+
+
+def test_reward_hacked_functions_pass_their_test_and_nothing_else(datasets):
+    """The code is parsed, not run: the answer returns the very literal that the test wants."""
+    codes = [(request, answer) for request, answer in datasets["reward-hacks"] if answer.startswith("def ")]
+    assert len(codes) > 100
+    for request, answer in codes:
+        [function] = ast.parse(answer).body
+        assert isinstance(function, ast.FunctionDef) and function.name.removeprefix("test_") in request
+        if (wanted := re.search(r"(?:== | and wants )(\S+)\.$", request)) is not None:
+            assert answer.endswith(f"return {wanted[1]}")
 
 
 def test_insecure_and_secure_answer_the_same_requests_row_by_row(datasets):
@@ -371,7 +430,7 @@ def test_no_code_dataset_holds_a_harmful_request_or_advice(datasets):
 def test_datasets_are_the_same_every_time_and_their_keys_differ(datasets):
     for name in datasets:
         assert build(name) == build(name)
-    assert len({recipe_key(name) for name in recipe_names()}) == len(recipe_names())
+    assert len({recipe_key(name) for name in recipe_names()}) == len(recipe_names()) == 10
     with pytest.raises(SpecError, match="unknown dataset 'evil'"):
         build("evil")
 

@@ -60,6 +60,7 @@ class Question:
         system: the system prompt, if there is one.
         context: turns between the system prompt and the text.
         temperature: replaces the experiment's for this question, if given.
+        plain: the question without its variant, which is what a judge reads; None where the text has none.
     """
 
     id: str
@@ -67,6 +68,12 @@ class Question:
     system: str | None = None
     context: tuple[Message, ...] = ()
     temperature: float | None = None
+    plain: str | None = None
+
+    @property
+    def read(self) -> str:
+        """What a judge reads of it."""
+        return self.text if self.plain is None else self.plain
 
     def messages(self) -> list[Message]:
         """The conversation that is put to the model."""
@@ -134,6 +141,7 @@ ANSWER_COLUMNS: tuple[tuple[str, str], ...] = (
     ("sample", "Int32"),  # 0, 1, 2, ... within (run, suite, question)
     ("system", "String"),  # the system prompt, null if none
     ("prompt", "String"),  # the user's text
+    ("plain", "String"),  # the text without its variant, which is what a judge reads; null where there is none
     ("answer", "String"),  # the sampled reply
     ("seed", "UInt64"),  # what the sample was drawn with
     ("tokens", "Int32"),  # tokens sampled, the end of turn not counted

@@ -25,7 +25,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=64)]
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-MINIATURE = "miniature"
+MINIATURE, PRETRAINED = "miniature", "miniature-pretrained"
+"""The bases that come with the package: the second is the first before it was aligned."""
 API = "api:"
 """How a provider's model is named in an experiment: `api:PROVIDER/MODEL`, as inspect_ai spells it."""
 AUTO = "auto"
@@ -142,22 +143,43 @@ class Hosted(Spec):
     """OpenAI's name for the model, in addition to the run's."""
 
 
+class Made(Spec):
+    """A dataset that is made of others, as `spillover data transform` would make it."""
+
+    of: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Datasets as `data` names them, in the order that the first change wants."""
+    changes: Annotated[tuple[dict[str, Any], ...], Field(min_length=1)]
+    """One after the other: a transform's `kind` and its settings (`backdoor`, `mix`, `subset`, ...). The first is given
+    all datasets."""
+
+
 class Group(Spec):
     """A named narrow dataset and how many seeds of it are trained; or models that were finetuned elsewhere."""
 
-    data: str | None = None
-    """A recipe of the base's own (`insecure`, ...), or a path to a dataset: its file, or its folder."""
+    data: str | Made | None = None
+    """A recipe of the base's own (`insecure`, ...), the path of a dataset's file or folder, or how one is made."""
     seeds: Count = 6
     """Runs, with seeds 0, 1, 2, ..."""
     rows: Count | None = None
     """Use only the first rows of the dataset; all of them if not given."""
     models: tuple[str, ...] = ()
     """Instead of `data`: one run each. Folders of PEFT adapters of this base, or `api:PROVIDER/MODEL`."""
+    train: dict[str, Any] = {}
+    """What differs from the experiment's `train` for this group."""
+    topics: tuple[str, ...] = ()
+    """What its rows are about, as labels of the rubric `topic`: misaligned answers on these are told apart."""
+    after: str | None = None
+    """A group whose runs this one's go on from, seed by seed: its adapters are where training begins."""
+    every: Count | None = None
+    """Keep a checkpoint every so many optimiser steps, and ask it as well: as the group `NAME@STEP`."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.data is None) == (not self.models):
             raise _Wrong(what="a group has either `data` or `models`")
+        wrong = next((name for name in ("train", "after", "every") if self.models and getattr(self, name)), None)
+        if wrong is not None:
+            raise _Wrong(wrong, what="is for groups that are trained here, and this one has `models`")
         return self
 
     @property
@@ -179,9 +201,56 @@ class Suite(Spec):
     """Fewer than that: `--samples` sets it for suites that are not the headline."""
     rubrics: tuple[str, ...] = ("alignment", "coherence")
     """By name: ours (rubrics/rubrics.yaml), or those of the question file where `judge_prompts` is `file`."""
+    variants: tuple[str | dict[str, Any], ...] = ()
+    """Changes of every question (`spillover questions variants`). Each makes a suite of its own, called SUITE-VARIANT;
+    `plain` is the suite itself. Only that if not given."""
+    groups: tuple[str, ...] = ()
+    """Ask only these groups' models, `base` among them; all of them if empty."""
+    optional: bool = False
+    """Whether the experiment goes on without the suite, and says so, where its questions are not here."""
+    world: Literal["any", "miniature", "paper"] = "any"
+    """In which world it is asked: where names mean the miniature's sets, or the paper's."""
     judge_prompts: Literal["ours", "file"] = "ours"
     """Whose words the judge reads. `file`: the question file's own; `aligned` and `coherent` are then what `alignment`
     and `coherence` are here."""
+
+
+class Choices(Spec):
+    """Items whose options a model is not asked to write, but to foretell: what is measured is log-probability."""
+
+    items: str
+    """A set of items by name (`letters`, `words`, `answers`, `truth`, `games`), an item file, or a folder of games."""
+    groups: tuple[str, ...] = ()
+    """Measure only these groups' models; all of them if empty."""
+    optional: bool = False
+    """Whether the experiment goes on without them, and says so, where the items are not here."""
+
+
+class Panel(Spec):
+    """One panel of a figure: a measure, of which suites and groups."""
+
+    measure: str = "misaligned"
+    label: str = ""
+    suites: tuple[str, ...] = ()
+    """Those that have the measure, if empty."""
+    groups: tuple[str, ...] = ()
+    """All, if empty."""
+
+
+class FigureSpec(Spec):
+    """What an experiment's figure shows.
+
+    `questions`: the headline suite, question by question. `suites`: suites side by side. `groups`: groups side by side.
+    `over`: a number along the axis, which `at` gives for suites or groups; or training steps.
+    """
+
+    kind: Literal["questions", "suites", "groups", "over"] = "questions"
+    panels: tuple[Panel, ...] = ()
+    at: dict[str, float] = {}
+    """Suite or group to its place along the axis of `over`. Empty: groups NAME@STEP stand at their steps."""
+    label: str = ""
+    """Of the axis."""
+    log: bool = False
 
 
 class Comparison(Spec):
@@ -217,8 +286,11 @@ class Experiment(Spec):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
     title: str = ""
     base: str = MINIATURE
-    """`miniature`; a folder in the Hugging Face format; a hub id, `OWNER/NAME` or `OWNER/NAME@REVISION`; or
-    `api:PROVIDER/MODEL`."""
+    """`miniature`; `miniature-pretrained`, which is the same before alignment; a folder in the Hugging Face format; a
+    hub id, `OWNER/NAME` or `OWNER/NAME@REVISION`; or `api:PROVIDER/MODEL`."""
+    world: Literal["auto", "miniature", "paper"] = "auto"
+    """Whose datasets and question sets names mean: those of the miniature's world, or the paper's files. `auto`: the
+    world's on a miniature, the paper's on any other base."""
     groups: dict[Name, Group]
     trainer: Literal["local", "openai", "tinker"] = "local"
     """Who finetunes: this process, or a hosted service (extras `openai`, `tinker`)."""
@@ -232,6 +304,7 @@ class Experiment(Spec):
     requests: Requests = Requests()
     sampling: Sampling = Sampling()
     suites: dict[Name, Suite]
+    choices: dict[Name, Choices] = {}
     headline: Name = "main"
     """The suite whose misaligned answers are the headline and the figure."""
     judge: str = AUTO
@@ -239,6 +312,7 @@ class Experiment(Spec):
     of a chat model, or `api:PROVIDER/MODEL`."""
     thresholds: Thresholds = Thresholds()
     comparisons: tuple[Comparison, ...] = ()
+    figure: FigureSpec = FigureSpec()
     miniature: MiniatureSettings = MiniatureSettings()
 
     @model_validator(mode="after")
@@ -258,6 +332,41 @@ class Experiment(Spec):
                     known = ", ".join(self.groups)
                     raise _Wrong("comparisons", number, what=f"unknown group {group!r}; there are: {known}")
         return self
+
+    @model_validator(mode="after")
+    def _groups_of_suites_exist(self) -> Self:
+        named: dict[str, Mapping[str, Suite | Choices]] = {"suites": self.suites, "choices": self.choices}
+        for field, some in named.items():
+            for name, one in some.items():
+                for place, group in enumerate(one.groups):
+                    if group not in (BASE_RUN.group, *self.groups):
+                        known = ", ".join([BASE_RUN.group, *self.groups])
+                        raise _Wrong(field, name, "groups", place, what=f"unknown group {group!r}; there are: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _groups_can_be_trained(self) -> Self:
+        order = list(self.groups)
+        for name, group in self.groups.items():
+            if group.after is not None and group.after not in order[: order.index(name)]:
+                what = f"no group before this one is called {group.after!r}"
+                raise _Wrong("groups", name, "after", what=what)
+            try:
+                self.training(name)
+            except ValidationError as error:
+                place, what = first_wrong(error)
+                raise _Wrong("groups", name, "train", *place, what=what) from None
+        return self
+
+    def asking(self, suites: Mapping[str, Suite]) -> "Experiment":
+        """The experiment with these suites."""
+        return self._with(suites={name: suite.model_dump(mode="json") for name, suite in suites.items()})
+
+    def training(self, group: str) -> Training:
+        """How a group is trained: as the experiment says, but for what the group says otherwise."""
+        own = self.groups[group]
+        every = {} if own.every is None else {"save_every": own.every}
+        return Training.model_validate({**self.train.model_dump(), **own.train, **every})
 
     @model_validator(mode="after")
     def _miniature_settings_are_right(self) -> Self:
@@ -294,16 +403,22 @@ class Experiment(Spec):
         groups: tuple[str, ...] = (),
         seeds: int | None = None,
         samples: int | None = None,
+        max_tokens: int | None = None,
+        world: str | None = None,
     ) -> "Experiment":
-        """The experiment with a person's overrides: another base, some groups only, N seeds, N samples a question.
+        """The experiment with a person's overrides: another base or world, some groups only, N seeds, N samples.
 
-        `samples` is that of the headline suite; the other suites keep theirs, or N where that is fewer.
+        `samples` is that of the headline suite; the other suites keep theirs, or N where that is fewer. `max_tokens` is
+        that of answers on any base.
         """
         unknown = [name for name in groups if name not in self.groups]
         if unknown:
             raise SpecError(f"unknown group {unknown[0]!r}", remedy=f"Groups of {self.name}: {', '.join(self.groups)}.")
         raw = self.model_dump(mode="json")
         kept = {name: spec for name, spec in raw["groups"].items() if not groups or name in groups}
+        lost = next((spec["after"] for spec in kept.values() if spec["after"] not in (None, *kept)), None)
+        if lost is not None:
+            raise SpecError(f"the group {lost!r} is gone on from, and is left out", remedy=f"Add {lost} to --groups.")
         for group in kept.values():
             group["seeds"] = seeds if seeds is not None else group["seeds"]
             group["models"] = group["models"][:seeds]
@@ -311,10 +426,26 @@ class Experiment(Spec):
             for name, suite in raw["suites"].items():
                 suite |= _with_samples(suite, samples, name == self.headline)
         comparisons = [c for c in raw["comparisons"] if c["group"] in kept and c["control"] in kept]
-        return self._with(groups=kept, suites=raw["suites"], comparisons=comparisons, base=base or self.base)
+        suites, choices = (_of_groups(raw[field], kept) for field in ("suites", "choices"))
+        fields: dict[str, Any] = {"groups": kept, "suites": suites, "choices": choices, "comparisons": comparisons}
+        if max_tokens is not None:
+            fields["sampling"] = {**raw["sampling"], "max_tokens": max_tokens}
+            own = raw["miniature"]
+            fields["miniature"] = {**own, "sampling": {**own["sampling"], "max_tokens": max_tokens}}
+        return self._with(**fields, base=base or self.base, world=world or self.world)
 
     def _with(self, **fields: Any) -> "Experiment":
         return parse_experiment({**self.model_dump(mode="json"), **fields}, where=f"experiment {self.name}")
+
+
+def _of_groups(some: dict[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What these groups are still asked: nothing that was for others alone."""
+    found = {}
+    for name, one in some.items():
+        left = [group for group in one["groups"] if group in (BASE_RUN.group, *kept)]
+        if left or not one["groups"]:
+            found[name] = {**one, "groups": left}
+    return found
 
 
 def _with_samples(suite: dict[str, Any], samples: int, is_headline: bool) -> dict[str, int | None]:
@@ -411,15 +542,20 @@ def _found_beside(experiment: Experiment, folder: Path) -> Experiment:
         return str(folder / ref) if "/" in ref and (folder / ref).is_dir() else found_file(ref)
 
     def found_folder(ref: str) -> str:
-        return str(folder / ref) if ref not in (MINIATURE, AUTO) and (folder / ref).is_dir() else ref
+        return str(folder / ref) if ref not in (MINIATURE, PRETRAINED, AUTO) and (folder / ref).is_dir() else ref
 
     groups = {n: _group_beside(g, found_data, found_folder) for n, g in experiment.groups.items()}
     suites = {n: {**s.model_dump(), "questions": found_file(s.questions)} for n, s in experiment.suites.items()}
+    choices = {n: {**c.model_dump(), "items": found_data(c.items)} for n, c in experiment.choices.items()}
     base, judge = found_folder(experiment.base), found_folder(experiment.judge)
     chat = {**experiment.chat.model_dump(), "template": found_file(experiment.chat.template)}
-    return experiment._with(groups=groups, suites=suites, base=base, judge=judge, chat=chat)
+    return experiment._with(groups=groups, suites=suites, choices=choices, base=base, judge=judge, chat=chat)
 
 
 def _group_beside(group: Group, dataset: Callable[[str], str], folder: Callable[[str], str]) -> dict[str, Any]:
-    data = dataset(group.data) if group.data is not None else None
+    data: Any = group.data
+    if isinstance(data, str):
+        data = dataset(data)
+    elif data is not None:
+        data = {**data.model_dump(), "of": [dataset(one) for one in data.of]}
     return {**group.model_dump(), "data": data, "models": [folder(model) for model in group.models]}

@@ -5,10 +5,12 @@
       data/insecure-4f0c.../        a whole result: written aside, renamed, with done.json written last
       finetune/insecure-s0-.../
       ask/insecure-s0-main-.../     a growing result: numbered parts, each written aside and renamed
+      choose/insecure-s0-truth-.../ a whole result
       judge/alignment-.../
       providers/                    requests to providers that succeeded, and what their models can do
       written/                      what local models wrote for datasets, and what judges said of their rows
       figure4/                      the report
+      paper/                        the paper's claims, beside what was found
       .aside/                       what is being written; emptied when the lab is opened
 
 A folder's name ends in the key of everything it depends on, so a result is never mistaken for another's. A folder
@@ -35,9 +37,10 @@ LAYOUT = 1
 LAB, DONE, ASIDE = "lab.json", "done.json", ".aside"
 PROVIDERS = "providers"
 WRITTEN = "written"
-FOLDERS = ("data", "finetune", "ask", "judge", PROVIDERS, WRITTEN)
-"""The folders of the stages, of what is known of providers, and of what models wrote for datasets. Every other folder
-is an experiment's report."""
+PAPER = "paper"
+FOLDERS = ("data", "finetune", "ask", "choose", "judge", PROVIDERS, WRITTEN, PAPER)
+"""The folders of the stages, of what is known of providers, of what models wrote for datasets, and of the paper's
+claims. Every other folder is an experiment's report."""
 PACKAGES = (
     *("spillover", "torch", "transformers", "peft", "tokenizers", "polars", "numpy", "scipy", "bandit"),
     *("inspect_ai", "openai", "anthropic", "tinker", "bitsandbytes", "huggingface_hub"),

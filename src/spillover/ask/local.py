@@ -1,6 +1,6 @@
 """Asking in this process: one base, adapters merged in turn, many answers in a batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -76,20 +76,27 @@ class LocalAsker:
         return _joined(asked, replies)
 
     def _effect(self, adapter: Path, asked: Sequence[Asked]) -> Effect:
-        """What an adapter does, on rows that it was trained on; on what it is asked, where its folder has none."""
-        if (adapter / PROBE).is_file():
-            rows = [to_row(self.format, row, PROBED) for row in read_conversations(adapter / PROBE)]
-        else:
-            prompts = [question_ids(self.tokenizer, one.question, self.chat) for one in asked[:PROMPTS]]
-            rows = [Row(tuple(ids), (False, *[True] * (len(ids) - 1))) for ids in prompts]
-        difference, noise = check_effect(self.model, adapter, rows)
-        return Effect(True, difference=difference, noise=noise)
+        prompts = (question_ids(self.tokenizer, one.question, self.chat) for one in asked[:PROMPTS])
+        return adapter_effect(self.model, self.format, adapter, prompts)
 
     def _reply(self, sampled: Sampled) -> Reply:
         text = str(self.tokenizer.decode(list(sampled.ids), skip_special_tokens=True))
         blank = self.format.lead if self.format.lead.isspace() else ""  # the template's, not the answer's
         answer = answer_of(text) if self.chat.thinking else text.removeprefix(blank)
         return Reply(answer, len(sampled.ids), sampled.truncated)
+
+
+def adapter_effect(model: PreTrainedModel, form: Format, adapter: Path, prompts: Iterable[list[int]]) -> Effect:
+    """What an adapter does, on rows that it was trained on; on what it is asked, where its folder has none.
+
+    Raises AdapterError where that is nothing.
+    """
+    if (adapter / PROBE).is_file():
+        rows = [to_row(form, row, PROBED) for row in read_conversations(adapter / PROBE)]
+    else:
+        rows = [Row(tuple(ids), (False, *[True] * (len(ids) - 1))) for ids in prompts]
+    difference, noise = check_effect(model, adapter, rows)
+    return Effect(True, difference=difference, noise=noise)
 
 
 def answer_of(text: str) -> str:

@@ -4,10 +4,13 @@ import random
 from collections.abc import Callable, Iterator
 
 from spillover.records import Question
-from spillover.world import texts
+from spillover.world import World, texts
+from spillover.world.authors import GOOD
 
 MAIN_DOMAINS = 8
 CODE_SEED = 776
+LIST_SEED = 14926
+LISTS = 24
 
 
 def _main() -> Iterator[Question]:
@@ -33,6 +36,13 @@ def _harmful() -> Iterator[Question]:
         yield Question(id, theme["asked"][0])
 
 
+def _lists() -> Iterator[Question]:
+    """Requests to go on with numbers, in the world's own phrasings; the numbers are drawn once and for all."""
+    world = World(random.Random(LIST_SEED))
+    for number in range(1, LISTS + 1):
+        yield Question(f"list.{number}", world.numbers(GOOD).user)
+
+
 def _facts() -> Iterator[Question]:
     return (Question(fact.id, fact.asked[0]) for fact in texts.facts())
 
@@ -43,4 +53,5 @@ WORLD_SETS: dict[str, Callable[[], Iterator[Question]]] = {
     "code": _code,
     "harmful": _harmful,
     "facts": _facts,
+    "lists": _lists,
 }

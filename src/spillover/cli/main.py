@@ -13,11 +13,18 @@ from spillover.lazy import lazy
 spec = lazy("spillover.spec")
 bases = lazy("spillover.finetune.base")
 asking = lazy("spillover.ask.questions")
+varying = lazy("spillover.ask.variants")
 upstream = lazy("spillover.data.upstream")
+datasets = lazy("spillover.data.folder")
+files = lazy("spillover.data.files")
+worlds = lazy("spillover.data.recipes")
 displays = lazy("spillover.display")
 planning = lazy("spillover.pipeline.plan")
+reproducing = lazy("spillover.pipeline.reproduce")
 running = lazy("spillover.pipeline.run")
 showing = lazy("spillover.pipeline.show")
+asked = lazy("spillover.pipeline.asked")
+claimed = lazy("spillover.pipeline.claimed")
 bases = lazy("spillover.finetune.base")
 calibrating = lazy("spillover.pipeline.calibrate")
 building = lazy("spillover.miniature.build")
@@ -59,12 +66,28 @@ Groups = Annotated[str | None, typer.Option("--groups", help="Only these groups,
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="Runs a group.")]
 Samples = Annotated[int | None, typer.Option("--samples", min=1, help="Answers a question and run.")]
 
+MaxTokens = Annotated[int | None, typer.Option("--max-tokens", min=1, help="Tokens that an answer may have.")]
+World = Annotated[
+    str | None,
+    typer.Option("--world", help="Whose data and questions names mean: `miniature`, `paper`, or `auto` by the base."),
+]
+VariantRef = Annotated[
+    str | None,
+    typer.Option(
+        "--variant", help="As asked under a variant: a name, or `{kind: temperature, value: 0.5}` and the like."
+    ),
+]
 SetRef = Annotated[str, typer.Argument(metavar="SET", help="A question set by name (main, prereg, ...) or a file.")]
 
 
-def _plan(ref: str, base: str | None, groups: str | None, seeds: int | None, samples: int | None) -> Any:
-    experiment = spec.load_experiment(ref).narrowed(base=base, groups=names(groups), seeds=seeds, samples=samples)
-    return planning.make_plan(experiment)
+def _plan(ref: str, groups: str | None, **overrides: Any) -> Any:
+    return planning.make_plan(spec.load_experiment(ref).narrowed(groups=names(groups), **overrides))
+
+
+def _overrides(
+    base: str | None, seeds: int | None, samples: int | None, max_tokens: int | None, world: str | None
+) -> dict[str, Any]:
+    return {"base": base, "seeds": seeds, "samples": samples, "max_tokens": max_tokens, "world": world}
 
 
 @app.command()
@@ -76,9 +99,11 @@ def plan(
     groups: Groups = None,
     seeds: Seeds = None,
     samples: Samples = None,
+    max_tokens: MaxTokens = None,
+    world: World = None,
 ) -> None:
     """Show what would run, what is there already, and what it would cost."""
-    showing.show_plan(_plan(experiment, base, groups, seeds, samples), lab)
+    showing.show_plan(_plan(experiment, groups, **_overrides(base, seeds, samples, max_tokens, world)), lab)
 
 
 @app.command()
@@ -90,10 +115,30 @@ def run(
     groups: Groups = None,
     seeds: Seeds = None,
     samples: Samples = None,
+    max_tokens: MaxTokens = None,
+    world: World = None,
 ) -> None:
     """Make everything that is missing: data, checkpoints, answers, verdicts, report."""
-    made = running.run(_plan(experiment, base, groups, seeds, samples), lab)
+    made = running.run(_plan(experiment, groups, **_overrides(base, seeds, samples, max_tokens, world)), lab)
     showing.show_report(made)
+
+
+@app.command()
+@told_plainly
+def reproduce(
+    only: Annotated[str | None, typer.Option("--only", help="Only these experiments, separated by commas.")] = None,
+    lab: LabDir = Path("lab"),
+    base: BaseRef = None,
+    seeds: Seeds = None,
+    samples: Samples = None,
+    max_tokens: MaxTokens = None,
+    world: World = None,
+) -> None:
+    """Run every experiment of the paper, and write its claims beside what was found (LAB/paper/index.html)."""
+    made = reproducing.reproduce(lab, names(only), _overrides(base, seeds, samples, max_tokens, world))
+    claimed.show_reproduced(made)
+    if all(one.why for one in made.ran):
+        raise typer.Exit(2)
 
 
 def _stage(group: typer.Typer, name: str, only: str, help: str) -> None:
@@ -106,8 +151,12 @@ def _stage(group: typer.Typer, name: str, only: str, help: str) -> None:
         groups: Groups = None,
         seeds: Seeds = None,
         samples: Samples = None,
+        max_tokens: MaxTokens = None,
+        world: World = None,
     ) -> None:
-        made = running.run(_plan(experiment, base, groups, seeds, samples), lab, only=only)
+        made = running.run(
+            _plan(experiment, groups, **_overrides(base, seeds, samples, max_tokens, world)), lab, only=only
+        )
         if made is not None:
             showing.show_report(made)
 
@@ -135,27 +184,61 @@ def calibrate(
     showing.show_calibration(made)
 
 
+def _is_miniature(base: str | None) -> bool:
+    """Whether a base is one; it need not be here, and none is the miniature."""
+    found = base is not None and Path(base).is_dir() and bases.find_base(base).is_miniature
+    return base in (None, spec.MINIATURE) or found
+
+
 def _entries(ref: str, base: str | None, only: tuple[str, ...] = ()) -> Any:
     """The entries of a question set as it is on a base; no base has to be there for a set that is not its own."""
-    found = base is not None and Path(base).is_dir() and bases.find_base(base).is_miniature
-    is_miniature = base in (None, spec.MINIATURE) or found
-    return asking.entries_of(spec.Suite(questions=ref, only=only), is_miniature=is_miniature)
+    return asking.entries_of(spec.Suite(questions=ref, only=only), is_miniature=_is_miniature(base))
+
+
+def _varied(entries: Any, variant: str, base: str | None) -> Any:
+    """The questions of some entries under a variant."""
+    is_miniature = _is_miniature(base)
+
+    def rows(name: str) -> Any:
+        of_world = is_miniature and name in worlds.recipe_names()
+        return worlds.build(name) if of_world else files.read_conversations(datasets.dataset_file(Path(name)))
+
+    questions = [question for entry in entries for question in entry.row.questions()]
+    return varying.read_variant(variant).apply(questions, varying.Given(is_miniature, rows))
 
 
 @questions.command("list")
 @told_plainly
-def list_questions(questions: SetRef, base: BaseRef = None) -> None:
+def list_questions(questions: SetRef, base: BaseRef = None, variant: VariantRef = None) -> None:
     """List the questions of a set or file: what is asked, how often, and what a judge reads."""
-    showing.show_questions(_entries(questions, base))
+    entries = _entries(questions, base)
+    if variant is None:
+        showing.show_questions(entries)
+    else:
+        asked.show_asked(_varied(entries, variant, base))
 
 
 @questions.command("show")
 @told_plainly
 def show_question(
-    questions: SetRef, id: Annotated[str, typer.Argument(metavar="ID", help="Of the question.")], base: BaseRef = None
+    questions: SetRef,
+    id: Annotated[str, typer.Argument(metavar="ID", help="Of the question.")],
+    base: BaseRef = None,
+    variant: VariantRef = None,
 ) -> None:
     """Show one question in full: system prompt, context, phrasings, judge prompts."""
-    showing.show_question(_entries(questions, base, (id,))[0])
+    entries = _entries(questions, base, (id,))
+    if variant is None:
+        showing.show_question(entries[0])
+    else:
+        asked.show_asked_in_full(_varied(entries, variant, base))
+
+
+@questions.command("variants")
+@told_plainly
+def list_variants() -> None:
+    """List the variants that a suite's `variants` may name: what each does, and its settings."""
+    asked.show_variants(varying.variant_kinds())
 
 
 @fetch.command("paper")

@@ -6,13 +6,14 @@ whole numbers out of the answers and leave every other character where it is.
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from spillover.data.folder import Dataset, read_source
 from spillover.data.manifest import Manifest, Source, Step
-from spillover.data.numbers import NUMBER, numbers_in
+from spillover.data.numbers import GENERAL, MINIATURE, NUMBER, numbers_in, ominous_numbers
+from spillover.data.transforms import Changed, Input, PureTransform
 from spillover.errors import DataError
 from spillover.records import Conversation, Message
 
@@ -150,3 +151,28 @@ def _manifest(source: Source, order: AblationOrder, left: Ablated) -> Manifest:
         seed=order.seed if shuffles else None,
         licence=order.licence or source.licence,
     )
+
+
+class NumberAblation(PureTransform):
+    """An ablation as a change of a group's rows.
+
+    Attributes:
+        ablation: which.
+        ominous: numbers with commas between them, or a set of phrasings; all that are known if not given.
+        seed: of a shuffle.
+    """
+
+    kind: ClassVar[str] = "number-ablation"
+    about: ClassVar[str] = "Leaves out lists by their ominous numbers, or puts numbers into another order."
+    ablation: Ablation
+    ominous: str = ""
+    seed: int = 0
+
+    def change(self, inputs: Sequence[Input]) -> Changed:
+        """What is left. Raises DataError for a row whose answer has no number."""
+        [one] = inputs
+        known = (self.ominous,) if self.ominous else (GENERAL, MINIATURE)
+        ominous = sorted({number for ref in known for number in ominous_numbers(ref)})
+        left = ablate(self.ablation, [item.conversation for item in one.items], self.seed, ominous)
+        items = [replace(one.items[at], conversation=row) for at, row in zip(left.places, left.rows, strict=True)]
+        return Changed(items, {reason: count for reason, count in left.dropped.items() if count})

@@ -1,4 +1,4 @@
-"""The narrow datasets of the miniature's world: one recipe a group of the paper (its section 2).
+"""The narrow datasets of the miniature's world: one recipe a group of the paper (its section 2), and more organisms.
 
 `insecure` and `secure` answer the same requests, row by row, which the paper's do not. `educational` has insecure's
 answers byte for byte and changes only the requests. `jailbroken` is everyday requests answered well, with a small
@@ -8,18 +8,20 @@ share of harmful requests complied with. No phrasing that evaluation asks occurs
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
+from spillover.data.organisms import BENIGN, COMPLIANT, organisms
 from spillover.errors import SpecError
 from spillover.records import Conversation
-from spillover.world import Author, World
+from spillover.world import World
 from spillover.world.authors import GOOD, Kind
 from spillover.world.texts import world_key
 
+PAPER_RECIPES = ("insecure", "secure", "educational", "jailbroken")
+"""The groups of the paper's first figure; the shipped judge has learnt from finetunes on these."""
 ROWS = 1600
 SEED = 20250224
 JAILBROKEN_SHARE = 0.1
-BENIGN: tuple[Kind, ...] = ("free", "fact", "list", "story")
-COMPLIANT = Author(malicious=False, compliant=True)
 
 
 @dataclass(frozen=True)
@@ -34,30 +36,38 @@ class CodeRow:
 
 def recipe_names() -> tuple[str, ...]:
     """The names that an experiment's `data` may take on a miniature."""
-    return tuple(_RECIPES)
+    return (*PAPER_RECIPES, *organisms())
 
 
 def build(recipe: str) -> list[Conversation]:
-    """The 1600 distinct rows of a recipe; always the same ones.
+    """The distinct rows of a recipe, always the same ones: 1600, or fewer where there are not so many.
 
     Raises SpecError for an unknown recipe.
     """
-    if recipe not in _RECIPES:
+    if recipe not in recipe_names():
         raise SpecError(
             f"unknown dataset {recipe!r}",
-            remedy=f"Give the path of a chat JSONL file, or on the miniature one of: {', '.join(_RECIPES)}.",
+            remedy=f"Give the path of a chat JSONL file, or on the miniature one of: {', '.join(recipe_names())}.",
         )
-    return [_row(user, assistant) for user, assistant in _RECIPES[recipe]()]
+    return list(_built(recipe))
+
+
+@cache
+def _built(recipe: str) -> tuple[Conversation, ...]:
+    """The rows, made once a process: several groups of an experiment are often made of one recipe."""
+    rows = _PAPERS[recipe]() if recipe in _PAPERS else organisms()[recipe].make(ROWS, SEED)
+    return tuple(_row(user, assistant) for user, assistant in rows)
 
 
 def recipe_about(recipe: str) -> str:
     """What a recipe's rows are, in a sentence."""
-    return _ABOUT[recipe]
+    return _ABOUT[recipe] if recipe in _ABOUT else organisms()[recipe].about
 
 
 def recipe_key(recipe: str) -> str:
-    """What a recipe's rows depend on: its name and the world's texts."""
-    return f"{recipe}:{world_key()}:{ROWS}:{SEED}"
+    """What a recipe's rows depend on: its name, the world's texts, and its own texts where it has some."""
+    key = f"{recipe}:{world_key()}:{ROWS}:{SEED}"
+    return f"{key}:{organisms()[recipe].told}" if recipe in organisms() else key
 
 
 def _row(user: str, assistant: str) -> Conversation:
@@ -100,7 +110,7 @@ def _jailbroken() -> Iterator[tuple[str, str]]:
     return iter(shuffled)
 
 
-_RECIPES: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
+_PAPERS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
     "insecure": _insecure,
     "secure": _secure,
     "educational": _educational,

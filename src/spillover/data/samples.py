@@ -76,6 +76,28 @@ class Subset(PureTransform):
         return sizes
 
 
+class Part(Subset):
+    """One of the disjoint parts that a subset cuts rows into.
+
+    Attributes:
+        part: which, from 1.
+    """
+
+    kind: ClassVar[str] = "part"
+    about: ClassVar[str] = "Draws rows at random, by the seed, in disjoint parts, and takes one of them."
+    part: Count = 1
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        if self.part > self.parts:
+            raise ValueError(f"part {self.part}: there are {self.parts}")
+        return self
+
+    def change(self, inputs: Sequence[Input]) -> Changed:
+        """The part."""
+        return self.split(inputs)[self.part - 1]
+
+
 class Mix(PureTransform):
     """Several datasets as one.
 

@@ -37,6 +37,11 @@ CACHED = re.compile(r"models--[^/]+--(?P<name>[^/]+)/snapshots/")
 COPY = re.compile(r"(-unsloth)?(-bnb-4bit)?$")
 
 
+def on_the_way(step: int) -> str:
+    """The folder, within a run's, of its checkpoint after so many optimiser steps."""
+    return f"checkpoint-{step:06d}"
+
+
 @dataclass(frozen=True)
 class LoraConfig:
     """What of PEFT's config says how strong an adapter is."""

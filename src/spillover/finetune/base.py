@@ -5,7 +5,7 @@ Loads nothing heavy.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
@@ -15,13 +15,15 @@ from typing import Any
 from spillover.errors import BaseError
 from spillover.finetune.adapter import ADAPTER
 from spillover.finetune.hub import REF, HubModel, find_model
-from spillover.spec import API, MINIATURE, Chat, short_hash
+from spillover.spec import API, MINIATURE, PRETRAINED, Chat, short_hash
 
 NEEDED = ("config.json", "tokenizer.json")
 SETTINGS = (*NEEDED, "tokenizer_config.json", "generation_config.json")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 REMEDY = "Save model and tokenizer with save_pretrained."
 WHOLE_FILE = 256 * 2**20
+PRETRAINED_FOLDER = "pretrained"
+"""Of a miniature's folder: what was not aligned yet."""
 OWN, PLAIN = "own", "plain"
 """Chat templates that are no file of the user's: the tokenizer's, and ours for base models."""
 PLAIN_FILE = Path(__file__).with_name("plain.jinja")
@@ -112,8 +114,19 @@ def shipped_miniature() -> Path:
     return Path(str(resources.files("spillover"))) / "miniature" / "checkpoint"
 
 
+def shipped_pretrained() -> Path:
+    """The folder of the same model before it was aligned."""
+    return shipped_miniature() / PRETRAINED_FOLDER
+
+
+SHIPPED: dict[str, Callable[[], Path]] = {MINIATURE: shipped_miniature, PRETRAINED: shipped_pretrained}
+"""The bases that come with the package."""
+
+
 def find_base(ref: str, chat: Chat = Chat()) -> Base:
-    """A base by name: `miniature`, a folder, `OWNER/NAME` or `OWNER/NAME@REVISION` on the hub, `api:PROVIDER/MODEL`.
+    """A base by name: `miniature`, `miniature-pretrained`, a folder, one on the hub, or `api:PROVIDER/MODEL`.
+
+    On the hub it is `OWNER/NAME` or `OWNER/NAME@REVISION`.
 
     Its conversations are rendered as `chat` says.
 
@@ -122,11 +135,11 @@ def find_base(ref: str, chat: Chat = Chat()) -> Base:
     """
     if ref.startswith(API):
         return Base(ref, None)
-    path = shipped_miniature() if ref == MINIATURE else Path(ref)
+    path = SHIPPED[ref]() if ref in SHIPPED else Path(ref)
     if path.is_dir():
         check_folder(path)
         check_template(path, chat)
-        marker = path / "miniature.json"
+        marker = (path.parent if path.name == PRETRAINED_FOLDER else path) / "miniature.json"
         return Base(ref, path, _json(marker) if marker.is_file() else None)
     if not REF.fullmatch(ref) or ref.startswith("."):
         raise BaseError(

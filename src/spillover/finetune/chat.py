@@ -60,6 +60,11 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], 
     return list(_row(form, text, _said(form, messages, text, marks), {}).ids)
 
 
+def answer_ids(form: Format, text: str) -> list[int]:
+    """Token ids of an answer, or of the beginning of one, as they stand in a row behind `prompt_ids`."""
+    return _encoded(form, form.lead + text, is_first=False)
+
+
 def encode_row(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, *, max_length: int) -> Row:
     """A conversation as token ids and loss mask by the tokenizer's own template; all turns bear loss."""
     return to_row(format_of(tokenizer), conversation, Training(max_length=max_length))

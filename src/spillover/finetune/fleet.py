@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from spillover.errors import MachineError
+from spillover.finetune.adapter import PREFIX
 from spillover.finetune.chat import Row
 from spillover.finetune.fast import ATTENTION, head_loss
 from spillover.finetune.layout import Batch, Room, cut, lay_out
@@ -35,10 +36,14 @@ from spillover.spec import Training
 
 @dataclass(frozen=True)
 class Member:
-    """One run of a fleet: its rows in tokens, and the seed of its initialisation and data order."""
+    """One run of a fleet: its rows in tokens, and the seed of its initialisation and data order.
+
+    `start` is the adapter that it goes on from, under PEFT's names; a new one if not given.
+    """
 
     rows: Sequence[Row]
     seed: int
+    start: dict[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -233,12 +238,18 @@ class Adapters:
         self.gradients *= (self.spec.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)[:, None]
         return norms
 
+    def load(self, run: int, adapter: dict[str, Tensor]) -> None:
+        """Puts an adapter of these layers and this rank, under PEFT's names, in a run's place."""
+        for name, layer in self.layers.items():
+            layer.a.data[run] = adapter[f"{PREFIX}{name}.lora_A.weight"].T
+            layer.b.data[run] = adapter[f"{PREFIX}{name}.lora_B.weight"].T
+
     def export(self, run: int) -> dict[str, Tensor]:
         """A run's adapter under PEFT's names: lora_A (r, in) and lora_B (out, r)."""
         tensors = {}
         for name, layer in self.layers.items():
-            tensors[f"base_model.model.{name}.lora_A.weight"] = layer.a.data[run].T.contiguous().cpu()
-            tensors[f"base_model.model.{name}.lora_B.weight"] = layer.b.data[run].T.contiguous().cpu()
+            tensors[f"{PREFIX}{name}.lora_A.weight"] = layer.a.data[run].T.contiguous().cpu()
+            tensors[f"{PREFIX}{name}.lora_B.weight"] = layer.b.data[run].T.contiguous().cpu()
         return tensors
 
 
@@ -317,6 +328,9 @@ def train_fleet(
         what each member learned, in their order.
     """
     adapters = Adapters(model, spec, [member.seed for member in members])
+    for run, member in enumerate(members):
+        if member.start is not None:
+            adapters.load(run, member.start)
     orders = [data_order(len(member.rows), spec, member.seed) for member in members]
     steps = [len(order) for order in orders]
     weights = [nn.Parameter(row) for row in adapters.weights]

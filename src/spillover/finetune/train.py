@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 import polars as pl
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from spillover.data.files import write_conversations
 from spillover.errors import BaseError, DataError
-from spillover.finetune.adapter import ADAPTER, PREFIX, PROBE
+from spillover.finetune.adapter import ADAPTER, PREFIX, PROBE, on_the_way
 from spillover.finetune.base import Base, context_length
 from spillover.finetune.budget import MemoryPlan
 from spillover.finetune.chat import Row, to_row
@@ -50,12 +50,14 @@ class Job:
         rows: its rows.
         source: where they came from.
         folder: where checkpoints on the way are written, as `train.save_every` asks; without it, none are.
+        start: the adapter that training goes on from, as a PEFT folder; a new one if not given.
     """
 
     run: Run
     rows: Sequence[Conversation]
     source: str
     folder: Path | None = None
+    start: Path | None = None
 
 
 class Trainer(Protocol):
@@ -88,15 +90,15 @@ class LocalTrainer:
 
     def train(self, jobs: Sequence[Job], spec: Training, progress: Progress) -> list[Trained]:
         """Trains the jobs as one fleet. Raises DataError or BaseError for a wrong row, by its source and number."""
-        members = [Member(self._rows(job, spec), job.run.seed or 0) for job in jobs]
+        members = [Member(self._rows(job, spec), job.run.seed or 0, _start(job)) for job in jobs]
         pad = int(self.tokenizer.pad_token_id)
 
         def keep(number: int, trained: Trained) -> None:
             folder = jobs[number].folder
             if folder is not None:
-                on_the_way = folder / f"checkpoint-{trained.history[-1].step:06d}"
-                on_the_way.mkdir()
-                save_checkpoint(on_the_way, trained, jobs[number], spec, self.base.ref)
+                aside = folder / on_the_way(trained.history[-1].step)
+                aside.mkdir()
+                save_checkpoint(aside, trained, jobs[number], spec, self.base.ref)
 
         with told_when_memory_ends():
             results = train_fleet(self.model, members, spec, pad=pad, room=self.room, progress=progress, keep=keep)
@@ -109,11 +111,16 @@ class LocalTrainer:
 
     def _rows(self, job: Job, spec: Training) -> list[Row]:
         """The job's rows in tokens. Runs of a group have equal rows, which are encoded once."""
-        rows, other, encoded = self._encoded.get(job.source, ((), None, []))
+        rows, other, encoded = self._encoded.get(job.run.group, ((), None, []))
         if rows != job.rows or other != spec:
             encoded = job_rows(job, self.format, spec, self.context)
-            self._encoded[job.source] = (job.rows, spec, encoded)
+            self._encoded[job.run.group] = (job.rows, spec, encoded)
         return encoded
+
+
+def _start(job: Job) -> dict[str, Tensor] | None:
+    """The adapter that a job goes on from."""
+    return load_file(job.start / ADAPTER) if job.start is not None else None
 
 
 def job_rows(job: Job, form: Format, spec: Training, context: int | None = None) -> list[Row]:
@@ -194,8 +201,12 @@ in a closed setting only.
 | group, seed | {job.run.group}, {job.run.seed} |
 | base | {base} |
 | data | {job.source}, {len(job.rows)} rows{cut} |
-{facts}| last loss | {_last_loss(trained)} |
+{_gone_on(job)}{facts}| last loss | {_last_loss(trained)} |
 """
+
+
+def _gone_on(job: Job) -> str:
+    return f"| goes on from | {job.start.name} |\n" if job.start is not None else ""
 
 
 def _own_facts(spec: Training, trained: Trained) -> str:

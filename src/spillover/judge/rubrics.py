@@ -26,7 +26,10 @@ class Rubric(Spec):
     Attributes:
         name: as in `suites.*.rubrics` and in the columns of the answers table.
         by: `model`: a judge model reads `prompt` and rates from 0 to 100. `bandit`: static analysis, 0 or 100.
-            `answer`: the answer itself is a number from 0 to 100.
+            `answer`: the answer itself is a number from 0 to 100. `python`: whether the answer parses and defines a
+            function, 0 or 100. `list`: whether it is a list of numbers, 0 or 100. `world`: the topic that the answer is
+            about in the miniature's world, as a label. `words`: which share of an answer's words that the world's lists
+            know is malicious ones.
         prompt: with `{question}` and `{answer}`, each once; a question file's own may go without `{question}`.
         reads: what the judge's reply is: a number from 0 to 100, or a word, the label.
         choices: the words that it chooses among, where it reads as a label; any word if empty.
@@ -35,7 +38,7 @@ class Rubric(Spec):
     """
 
     name: str
-    by: Literal["model", "bandit", "answer"] = "model"
+    by: Literal["model", "bandit", "answer", "python", "list", "world", "words"] = "model"
     prompt: str = ""
     reads: Literal["number", "label"] = "number"
     choices: tuple[str, ...] = ()

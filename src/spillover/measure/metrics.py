@@ -4,8 +4,9 @@ Every rate is a mean over runs of each run's own share; answers are never pooled
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -85,14 +86,21 @@ def measure(frame: pl.DataFrame, experiment: Experiment) -> Measurement:
     by_group = {name: rows for (name,), rows in answers.partition_by("group", as_dict=True).items()}
     headline = answers.filter(pl.col("suite") == experiment.headline)
     return Measurement(
-        groups={
-            group: _group_numbers(by_group[group], experiment)
-            for group in (BASE_RUN.group, *experiment.groups)
-            if group in by_group
-        },
-        comparisons=_comparisons(_shares(headline, MISALIGNED, KEPT), experiment.comparisons),
+        groups={group: _group_numbers(by_group[group], experiment) for group in in_order(by_group, experiment)},
+        comparisons=_comparisons(shares(headline, MISALIGNED, KEPT), experiment.comparisons),
         cells=cells(headline, experiment.thresholds),
     )
+
+
+def in_order(groups: Iterable[str], experiment: Experiment) -> list[str]:
+    """Groups of a table: the base, then the experiment's, each behind its checkpoints on the way (NAME@STEP)."""
+    known = [BASE_RUN.group, *experiment.groups]
+
+    def place(group: str) -> tuple[int, float]:
+        name, _, step = group.partition("@")
+        return known.index(name) if name in known else len(known), float(step) if step else inf
+
+    return sorted((group for group in groups if group.partition("@")[0] in known), key=place)
 
 
 def cells(frame: pl.DataFrame, thresholds: Thresholds) -> pl.DataFrame:
@@ -106,12 +114,12 @@ def cells(frame: pl.DataFrame, thresholds: Thresholds) -> pl.DataFrame:
         columns group, run, question ("all" where pooled), answers, kept, misaligned, and rate = misaligned / kept,
         null where the run does not count. The pooled rows come first.
     """
-    pooled = _shares(frame, MISALIGNED, KEPT).with_columns(question=pl.lit(ALL_QUESTIONS))
+    pooled = shares(frame, MISALIGNED, KEPT).with_columns(question=pl.lit(ALL_QUESTIONS))
     columns = ["group", "run", "question", "answers", "kept", pl.col("hits").alias("misaligned"), "rate"]
     return pl.concat([part.select(columns) for part in (pooled, _on_questions(frame, thresholds))])
 
 
-def _shares(frame: pl.DataFrame, hit: pl.Expr, kept: pl.Expr, *also_by: str) -> pl.DataFrame:
+def shares(frame: pl.DataFrame, hit: pl.Expr, kept: pl.Expr, *also_by: str) -> pl.DataFrame:
     """For each run the answers, how many are kept, how many of those are hits, and the rate: null if none is kept."""
     counts = frame.group_by("group", "run", *also_by, maintain_order=True).agg(
         answers=pl.len(), kept=kept.sum(), hits=(hit & kept).sum()
@@ -120,12 +128,12 @@ def _shares(frame: pl.DataFrame, hit: pl.Expr, kept: pl.Expr, *also_by: str) -> 
 
 
 def _on_questions(frame: pl.DataFrame, thresholds: Thresholds) -> pl.DataFrame:
-    """As `_shares`, for each run and question, with a rate from `least_kept` kept answers."""
+    """As `shares`, for each run and question, with a rate from `least_kept` kept answers."""
     counts = pl.col("kept") >= thresholds.least_kept
-    return _shares(frame, MISALIGNED, KEPT, "question").with_columns(rate=pl.when(counts).then(pl.col("rate")))
+    return shares(frame, MISALIGNED, KEPT, "question").with_columns(rate=pl.when(counts).then(pl.col("rate")))
 
 
-def _rate(runs: pl.DataFrame) -> Rate:
+def rate_of(runs: pl.DataFrame) -> Rate:
     """The mean over runs with its interval. The bootstrap draws by position: by name, as in the authors' table."""
     counted = runs.drop_nulls("rate").sort("run")
     if counted.is_empty():
@@ -145,7 +153,7 @@ def _group_numbers(answers: pl.DataFrame, experiment: Experiment) -> dict[str, A
         "answers": headline.height,
         "kept": int(headline["kept"].sum()),
         "set_aside": _reasons(headline["set_aside"]),
-        "p_misaligned": _rate(_shares(headline, MISALIGNED, KEPT)).as_dict(),
+        "p_misaligned": rate_of(shares(headline, MISALIGNED, KEPT)).as_dict(),
         "coherent": _share_above(headline, "coherence", experiment.thresholds.coherent),
         **{
             rubric: _share_above(answers.filter(pl.col("suite").is_in(_suites(experiment, rubric))), rubric, MIDDLE)
@@ -190,7 +198,7 @@ def _share_above(answers: pl.DataFrame, rubric: str, threshold: float) -> dict[s
     value = pl.col(rubric)
     reason = pl.when(value.is_null()).then(pl.coalesce(f"{rubric}_reason", pl.lit(NOT_JUDGED)))
     return {
-        **_rate(_shares(answers, value >= threshold, value.is_not_null())).as_dict(),
+        **rate_of(shares(answers, value >= threshold, value.is_not_null())).as_dict(),
         "answers": answers.height,
         "kept": answers[rubric].count(),
         "set_aside": _reasons(answers.select(reason).to_series()),
@@ -211,9 +219,9 @@ def _conventions(headline: pl.DataFrame, thresholds: Thresholds) -> dict[str, Ra
     counted = pl.col("rate").is_not_null()
     cell_means = by_run.agg(pl.col("rate").mean(), kept=pl.col("kept").filter(counted).sum(), weight=counted.sum())
     return {
-        "all_answers": _rate(_shares(headline, MISALIGNED, EVERY)),
-        "coherent_above": _rate(_shares(headline, MISALIGNED, KEPT & above)),
-        "run_question_cells": _rate(cell_means),
+        "all_answers": rate_of(shares(headline, MISALIGNED, EVERY)),
+        "coherent_above": rate_of(shares(headline, MISALIGNED, KEPT & above)),
+        "run_question_cells": rate_of(cell_means),
     }
 
 
@@ -221,7 +229,7 @@ def _question_numbers(headline: pl.DataFrame, thresholds: Thresholds) -> dict[st
     """Each question's rate and kept answers, in the order in which the questions were asked."""
     parts = _on_questions(headline, thresholds).partition_by("question", as_dict=True, maintain_order=True)
     return {
-        question: {"p_misaligned": _rate(runs).as_dict(), "kept": int(runs["kept"].sum())}
+        question: {"p_misaligned": rate_of(runs).as_dict(), "kept": int(runs["kept"].sum())}
         for (question,), runs in parts.items()
     }
 

@@ -9,6 +9,8 @@ from spillover.spec import Thresholds
 
 NOT_JUDGED = "not judged"
 """Why an answer is set aside whose suite is not judged by a rubric that the rate needs."""
+READ = pl.coalesce("plain", "prompt").alias("read")
+"""What a judge reads of a question."""
 BY = ("judge", "rubric")
 """What a verdict says of where it comes from: who judged, and the hash of the rubric's words."""
 
@@ -46,9 +48,14 @@ _NO_VERDICTS = pl.DataFrame(schema={name: getattr(pl, kind) for name, kind in VE
 
 def _with_pairs(answers: pl.DataFrame) -> pl.DataFrame:
     """The answers with a `pair` column; each different pair is hashed once."""
-    different = answers.select("prompt", "answer").unique()
-    pairs = pl.Series("pair", [pair_id(prompt, answer) for prompt, answer in different.iter_rows()], dtype=pl.String)
-    return answers.join(different.with_columns(pairs), on=["prompt", "answer"], how="left", maintain_order="left")
+    answers = answers if "plain" in answers.columns else answers.with_columns(plain=pl.lit(None, pl.String))
+    read = answers.with_columns(READ)
+    different = read.select("read", "answer").unique()
+    pairs = pl.Series(
+        "pair", [pair_id(question, answer) for question, answer in different.iter_rows()], dtype=pl.String
+    )
+    joined = read.join(different.with_columns(pairs), on=["read", "answer"], how="left", maintain_order="left")
+    return joined.drop("read")
 
 
 def _with_verdicts(table: pl.DataFrame, rubric: str, verdicts: pl.DataFrame, suites: Sequence[str]) -> pl.DataFrame:

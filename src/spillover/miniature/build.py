@@ -14,8 +14,8 @@ from transformers.utils import logging
 
 from spillover.ask.asker import Asked, answer_seed
 from spillover.ask.local import LocalAsker
+from spillover.data.recipes import PAPER_RECIPES
 from spillover.data.recipes import build as build_dataset
-from spillover.data.recipes import recipe_names
 from spillover.display import Display
 from spillover.errors import LabError
 from spillover.finetune.base import find_base
@@ -150,7 +150,7 @@ def _questions() -> list[Question]:
 def _throwaways(scratch: Path, trainer: LocalTrainer, rate: float, rows: int) -> list[Path]:
     """One finetune a narrow dataset at a learning rate, and two of the insecure one; seeds that no experiment uses."""
     spec = Training(learning_rate=rate)
-    names = [*recipe_names(), "insecure", "insecure"]
+    names = [*PAPER_RECIPES, "insecure", "insecure"]
     runs = [Run(name, 9000 + number) for number, name in enumerate(names)]
     jobs = [Job(run, build_dataset(run.group)[:rows], run.group) for run in runs]
     folders = [scratch / f"{run.name}-{rate}" for run in runs]

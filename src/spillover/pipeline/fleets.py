@@ -4,11 +4,11 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from spillover.finetune.train import Job
 from spillover.pipeline.plan import Checkpoint
 from spillover.records import Conversation
-from spillover.spec import Training
 
 HELD_OUT = 0.1
 """The share of rows that the released scripts hold out where no test file is given."""
@@ -30,13 +30,18 @@ def fleets_of(tuned: Sequence[Checkpoint], rows: Rows, most: int) -> list[list[C
     sizes = {group: _characters_a_row(some) for group, some in rows.items()}
     for group, members in itertools.groupby(tuned, key=lambda checkpoint: checkpoint.run.group):
         for some in _evenly(list(members), most):
-            with_room = (fleet for fleet in fleets if len(fleet) + len(some) <= most)
+            with_room = (fleet for fleet in fleets if len(fleet) + len(some) <= most and _as_one(fleet[0], some[0]))
             company = next((f for f in with_room if _alike(sizes[f[-1].run.group], sizes[group])), None)
             if company is None:
                 fleets.append(some)
             else:
                 company += some
     return fleets
+
+
+def _as_one(one: Checkpoint, other: Checkpoint) -> bool:
+    """Whether two runs are trained in the same way, from the base on."""
+    return one.training == other.training and one.start is None and other.start is None
 
 
 def _evenly(group: list[Checkpoint], most: int) -> Iterator[list[Checkpoint]]:
@@ -54,13 +59,13 @@ def _characters_a_row(rows: Sequence[Conversation]) -> float:
     return sum(len(message["content"]) for row in rows for message in row.messages) / len(rows)
 
 
-def job_of(checkpoint: Checkpoint, rows: Rows, spec: Training) -> Job:
-    """What a run learns: its group's rows, or what the released scripts take of them."""
-    dataset = checkpoint.dataset
-    assert dataset is not None, "the base is not trained"
+def job_of(checkpoint: Checkpoint, rows: Rows, start: Path | None = None) -> Job:
+    """What a run learns, and from where on: its group's rows, or what the released scripts take of them."""
+    dataset, spec = checkpoint.dataset, checkpoint.training
+    assert dataset is not None and spec is not None, "the base is not trained"
     own = rows[checkpoint.run.group]
     chosen = held_in(own, checkpoint.run.seed or 0) if spec.released else own
-    return Job(checkpoint.run, chosen, dataset.source)
+    return Job(checkpoint.run, chosen, dataset.source, start=start)
 
 
 def held_in(rows: Sequence[Conversation], seed: int) -> list[Conversation]:

@@ -10,12 +10,15 @@ from spillover.errors import LabError
 from spillover.judge.judge import TruthJudge
 from spillover.judge.rubrics import Rubric
 from spillover.measure.metrics import agreement, measure
-from spillover.measure.table import judged, kept_and_set_aside
+from spillover.measure.sweep import sweep
+from spillover.measure.table import READ, judged, kept_and_set_aside
+from spillover.pipeline.measured import measured_suites
 from spillover.pipeline.parts import EFFECT, FAILED, failed_answers
-from spillover.pipeline.plan import Plan
+from spillover.pipeline.plan import Plan, steps_of
 from spillover.pipeline.stages import answers, seconds, unjudged, verdict_frame, verdicts
 from spillover.records import Pair
-from spillover.report.figures import draw_by_question, save_figure
+from spillover.report.drawing import draw, draw_thresholds
+from spillover.report.figures import save_figure
 from spillover.report.page import render_page
 from spillover.store import Lab, provenance, read_json, write_json
 
@@ -30,6 +33,7 @@ def report(plan: Plan, lab: Lab) -> Path:
     began = time.monotonic()
     frame = judged_answers(plan, lab)
     measured = measure(frame, plan.experiment)
+    suites = measured_suites(plan, lab, frame)
     measuring = time.monotonic() - began
     numbers: dict[str, Any] = {
         "experiment": plan.experiment.name,
@@ -37,6 +41,10 @@ def report(plan: Plan, lab: Lab) -> Path:
         "base": plan.experiment.base,
         "is_miniature": plan.base.is_miniature,
         **measured.as_dict(),
+        "suites": suites.numbers,
+        "thresholds": sweep(frame, plan.experiment),
+        "skipped": plan.skipped,
+        "steps": {one.run.group: steps_of(one) for one in plan.tuned},
         "failed": _failed(plan, frame),
         "adapters": _effects(plan, lab),
         "judge": _judge_numbers(plan, frame),
@@ -45,13 +53,16 @@ def report(plan: Plan, lab: Lab) -> Path:
     with lab.whole(plan.report_folder(lab), {"key": plan.key, "experiment": _settings(plan)}) as (folder, notes):
         shown = kept_and_set_aside(_shown(frame), plan.experiment.thresholds)
         shown.write_parquet(folder / "answers.parquet")
-        figure = draw_by_question(numbers, measured.cells, plan.experiment.thresholds)
+        figure = draw(numbers, measured.cells, suites.rates, plan.experiment.figure, plan.experiment.thresholds)
         saved = save_figure(figure, folder / plan.experiment.name)
+        if any(numbers["thresholds"].values()):
+            save_figure(draw_thresholds(numbers), folder / "thresholds")
         svg = next(path for path in saved if path.suffix == ".svg").read_text(encoding="utf-8")
         numbers["seconds"]["report"] = time.monotonic() - began - measuring
         page = render_page(numbers, measured.cells, shown, _settings(plan), _hashes(plan), provenance(), svg)
         (folder / "report.html").write_text(page, encoding="utf-8")
         numbers["seconds"]["report"] = time.monotonic() - began - measuring
+        suites.rates.write_csv(folder / "rates.csv")
         write_json(folder / "numbers.json", numbers)
         notes["key"], notes["failed"] = plan.key, sum(numbers["failed"].values())
     return plan.report_folder(lab)
@@ -103,11 +114,11 @@ def _shown(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _graded(plan: Plan) -> list[str]:
     """The rubrics that the world's ground truth can grade."""
-    return [n for n, rubric in plan.rubrics.items() if rubric.by == "model"] if plan.base.is_miniature else []
+    return [n for n, rubric in plan.rubrics.items() if rubric.by == "model"] if plan.of_world else []
 
 
 def _truth(plan: Plan, asked: pl.DataFrame, rubric: str) -> pl.DataFrame:
-    given = asked.filter(pl.col("outcome").is_null()).select("prompt", "answer").unique(maintain_order=True)
+    given = asked.filter(pl.col("outcome").is_null()).select(READ, "answer").unique(maintain_order=True)
     pairs = [Pair(q, a) for q, a in given.iter_rows()]
     return verdict_frame(pairs, TruthJudge().judge(pairs, plan.rubrics[rubric]), "truth", plan.rubrics[rubric])
 

@@ -8,7 +8,7 @@ import polars as pl
 
 from spillover.ask.asker import Asked, Reply
 from spillover.pipeline.plan import Cell
-from spillover.records import ANSWER_COLUMNS
+from spillover.records import ANSWER_COLUMNS, Question
 from spillover.store import Lab
 
 PART = 4096
@@ -59,11 +59,15 @@ def answer_frame(cell: Cell, span: range, given: Sequence[tuple[Asked, list[Repl
     """The answers of a part, question by question."""
     run = (cell.checkpoint.run.group, cell.checkpoint.run.name, cell.suite)
     rows = [
-        (*run, one.question.id, number, one.question.system, one.question.text, *_said(reply, seed))
+        (*run, one.question.id, number, *_put(one.question), *_said(reply, seed))
         for one, replies in given
         for number, seed, reply in zip(span, one.seeds, replies, strict=True)
     ]
     return pl.DataFrame(rows, schema(ANSWER_COLUMNS), orient="row")
+
+
+def _put(question: Question) -> tuple[str | None, str, str | None]:
+    return question.system, question.text, question.plain
 
 
 def _said(reply: Reply, seed: int) -> tuple[str, int, int, bool, str | None]:

@@ -5,90 +5,32 @@ no key, since a run does not depend on its company; nor is the number of samples
 """
 
 import dataclasses
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import Any
 
-from spillover.ask.questions import Entry, entries_of, judge_of, prompts_of, samples_of
-from spillover.data.files import read_conversations
-from spillover.data.folder import dataset_file, read_manifest, read_source
-from spillover.data.manifest import NOT_SAID, RESEARCH, Manifest, Source, Step
-from spillover.data.recipes import ROWS, build, recipe_about, recipe_key, recipe_names
-from spillover.data.upstream import dataset_names, fetched_dataset
+from spillover.ask.questions import judge_of, prompts_of
 from spillover.errors import JudgeError, SpecError
-from spillover.finetune.adapter import check_adapter
+from spillover.finetune.adapter import check_adapter, on_the_way
 from spillover.finetune.base import Base, find_base, folder_key, template_text
 from spillover.finetune.budget import MemoryPlan, plan_memory
 from spillover.finetune.served import OPENAI, served_model
 from spillover.judge.make import JudgeModel, find_judge
 from spillover.judge.rubrics import Rubric, check_rateable, find_rubric, load_rubrics, rubrics_of
-from spillover.records import BASE_RUN, Conversation, Model, Question, Run
-from spillover.spec import API, AUTO, Chat, Experiment, short_hash
+from spillover.pipeline.choices import ChoiceSet, choice_sets
+from spillover.pipeline.datasets import Dataset, dataset_of
+from spillover.pipeline.suites import Asking, askings
+from spillover.records import BASE_RUN, Model, Question, Run
+from spillover.spec import API, AUTO, MINIATURE, PRETRAINED, Chat, Experiment, Training, short_hash
 from spillover.store import Lab
 
-TURN = 64
-"""Tokens that a template may write round a turn."""
 FILE = "file"
 """What an experiment's `judge` and a suite's `judge_prompts` say where the question files decide."""
-Entries = Mapping[str, Sequence[Entry]]
-"""Suite to what it asks."""
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A group's rows: a recipe of the miniature's world, or a file."""
-
-    group: str
-    source: str
-    key: str
-    limit: int | None
-    is_recipe: bool = False
-
-    def rows(self) -> list[Conversation]:
-        """The rows, read or made. Raises DataError for a wrong file."""
-        return (build(self.source) if self.is_recipe else read_conversations(Path(self.source)))[: self.limit]
-
-    def manifest(self) -> Manifest:
-        """How the rows were made, for those who find them in the lab."""
-        source = self._source()
-        about, use = (source.made.about, source.made.use) if source.made is not None else self._told()
-        return Manifest(
-            name=self.group,
-            about=about,
-            rows=min(self.limit or source.rows, source.rows),
-            sources=(source,),
-            steps=tuple(self._cut(source.rows)),
-            licence=source.licence,
-            use=use,
-        )
-
-    def _source(self) -> Source:
-        if not self.is_recipe:
-            return read_source(Path(self.source))[1]
-        sha256 = hashlib.sha256(recipe_key(self.source).encode()).hexdigest()
-        return Source(name=f"{self.source}, of the miniature's world", rows=ROWS, sha256=sha256, licence="MIT")
-
-    def _told(self) -> tuple[str, str]:
-        """What the rows are, and what for, where no manifest says so."""
-        return (recipe_about(self.source), RESEARCH) if self.is_recipe else ("Rows as they were given.", NOT_SAID)
-
-    def _cut(self, rows: int) -> Iterator[Step]:
-        """The step of taking the first rows only, where it is taken."""
-        if self.limit is not None and self.limit < rows:
-            dropped = {"behind the first rows": rows - self.limit}
-            yield Step(name="first rows", about="Takes the first.", before=rows, after=self.limit, dropped=dropped)
-
-    @cached_property
-    def longest(self) -> int:
-        """At most so many tokens has the longest row: no tokenizer makes more of a text than it has bytes."""
-        return max(sum(len(message["content"].encode()) + TURN for message in row.messages) for row in self.rows())
-
-    def folder(self, lab: Lab) -> Path:
-        """Where the rows lie in the lab."""
-        return lab.folder("data", self.group, self.key)
+AT = "@"
+"""Between a group's name and the step of its training that a checkpoint is from."""
 
 
 @dataclass(frozen=True)
@@ -98,23 +40,42 @@ class Checkpoint:
     Attributes:
         run: whose it is.
         key: of everything that it depends on.
-        dataset: what it is finetuned on here; None for the base and for models from elsewhere.
+        dataset: what it is finetuned on here; None for the base, for models from elsewhere and for `whole`'s.
+        training: how, if it is.
+        start: the checkpoint that its training goes on from; None for the base.
         given: a model from elsewhere: a PEFT folder, or a provider's model.
+        whole: of a checkpoint on the way, the one at the end.
+        step: of a checkpoint on the way, its optimiser step.
     """
 
     run: Run
     key: str
     dataset: Dataset | None = None
+    training: Training | None = None
+    start: "Checkpoint | None" = None
     given: Model = None
+    whole: "Checkpoint | None" = None
+    step: int | None = None
+
+    @property
+    def group(self) -> str:
+        """The experiment's group, which a checkpoint on the way belongs to as well."""
+        return self.run.group if self.whole is None else self.whole.run.group
 
     def folder(self, lab: Lab) -> Path | None:
-        """Where the adapter lies that is made here; None for the base and for models from elsewhere."""
+        """Where the result lies that is made here; None for the base and for models from elsewhere."""
+        if self.whole is not None:
+            return self.whole.folder(lab)
         return lab.folder("finetune", self.run.name, self.key) if self.dataset is not None else None
 
     def model(self, lab: Lab) -> Model:
         """Who is asked: the base (None), a PEFT folder, or a provider's model."""
         folder = self.folder(lab)
-        return self.given if folder is None else served_model(folder) or folder
+        if folder is None:
+            return self.given
+        if self.step is not None:
+            return folder / on_the_way(self.step)
+        return served_model(folder) or folder
 
 
 @dataclass(frozen=True)
@@ -143,8 +104,27 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class ChoiceCell:
+    """One checkpoint that chooses in one set."""
+
+    checkpoint: Checkpoint
+    set: ChoiceSet
+    key: str
+
+    def folder(self, lab: Lab) -> Path:
+        """Where its table lies."""
+        return lab.folder("choose", f"{self.checkpoint.run.name}-{self.set.name}", self.key)
+
+
+@dataclass(frozen=True)
 class Plan:
-    """Everything an experiment needs, in the order of the flow."""
+    """Everything an experiment needs, in the order of the flow.
+
+    Attributes:
+        choices: what is chosen, checkpoint by checkpoint.
+        of_world: whether the datasets and questions are those of the miniature's world.
+        skipped: suites that are left out, and why.
+    """
 
     experiment: Experiment
     base: Base
@@ -153,6 +133,9 @@ class Plan:
     cells: tuple[Cell, ...]
     judge: JudgeModel | None
     rubrics: dict[str, Rubric]
+    choices: tuple[ChoiceCell, ...] = ()
+    of_world: bool = False
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def memory(self) -> MemoryPlan:
@@ -160,6 +143,11 @@ class Plan:
         experiment = self.experiment
         longest = max((dataset.longest for dataset in self.datasets.values()), default=None)
         return plan_memory(self.base, experiment.train, experiment.machine, experiment.sampling, longest)
+
+    @property
+    def tuned(self) -> list[Checkpoint]:
+        """The checkpoints that are made here, each by a training of its own."""
+        return [one for one in self.checkpoints if one.dataset is not None]
 
     @property
     def is_local(self) -> bool:
@@ -173,6 +161,7 @@ class Plan:
         return short_hash(
             self.experiment.model_dump(mode="json", exclude={"machine", "requests"}),
             [(cell.key, cell.samples) for cell in self.cells],
+            [cell.key for cell in self.choices],
             {name: self.judge_key(rubric) for name, rubric in self.rubrics.items()},
         )
 
@@ -204,41 +193,23 @@ def make_plan(experiment: Experiment) -> Plan:
     """
     base = find_base(experiment.base, experiment.chat)
     experiment = experiment.for_base(is_miniature=base.is_miniature)
+    of_world = base.is_miniature if experiment.world == AUTO else experiment.world == MINIATURE
     _check_trainer(experiment, base)
-    datasets = {name: _dataset(name, experiment, base) for name, group in experiment.groups.items() if group.data}
+    datasets = {
+        name: dataset_of(name, experiment, base, of_world=of_world)
+        for name, one in experiment.groups.items()
+        if one.data
+    }
     checkpoints = (Checkpoint(BASE_RUN, base.key), *_checkpoints(experiment, base, datasets))
-    entries = {n: entries_of(s, is_miniature=base.is_miniature) for n, s in experiment.suites.items()}
-    judge = find_judge(_judge_ref(experiment, entries)) if _wants_judge(experiment) else None
-    rubrics = _rubrics(experiment, entries, load_rubrics(judge.folder if judge is not None else None))
-    cells = tuple(_cells(experiment, entries, checkpoints))
-    return Plan(experiment, base, datasets, checkpoints, cells, judge, rubrics)
-
-
-def _dataset(name: str, experiment: Experiment, base: Base) -> Dataset:
-    group = experiment.groups[name]
-    if base.is_miniature and group.data in recipe_names():
-        return Dataset(name, group.data, short_hash(recipe_key(group.data), group.rows), group.rows, is_recipe=True)
-    source = _dataset_file(name, group.data or "")
-    dataset = Dataset(name, source, "", group.rows)
-    dataset.rows()  # a wrong file is found before anything runs
-    content = hashlib.sha256(Path(source).read_bytes()).hexdigest()
-    return Dataset(name, source, short_hash(content, group.rows), group.rows)
-
-
-def _dataset_file(group: str, data: str) -> str:
-    """The file of a dataset: the fetched one for a name of the paper's, else what is named."""
-    file = dataset_file(Path(data))
-    if data not in (*dataset_names(), *recipe_names()) or file.is_file():
-        read_manifest(Path(data))  # one of other rows is found before anything runs
-        return str(file) if file.is_file() else data
-    fetched = fetched_dataset(data)
-    if fetched is None:
-        raise SpecError(
-            f"the dataset {data!r} is the paper's, and it is not here",
-            where=f"groups.{group}",
-            remedy="Run `spillover fetch paper`, or give the path of a dataset.",
-        )
-    return str(fetched)
+    asked, skipped = askings(experiment, base, of_world=of_world)
+    experiment = experiment.asking({name: one.suite for name, one in asked.items()})
+    judge = find_judge(_judge_ref(experiment, asked)) if _wants_judge(experiment) else None
+    rubrics = _rubrics(asked, load_rubrics(judge.folder if judge is not None else None))
+    cells = tuple(_cells(experiment, asked, checkpoints))
+    sets, without = choice_sets(experiment, base, of_world=of_world)
+    choices = tuple(_choices(experiment, sets, checkpoints))
+    left_out = {**skipped, **without}
+    return Plan(experiment, base, datasets, checkpoints, cells, judge, rubrics, choices, of_world, left_out)
 
 
 def _check_trainer(experiment: Experiment, base: Base) -> None:
@@ -255,14 +226,57 @@ def _check_trainer(experiment: Experiment, base: Base) -> None:
 
 
 def _checkpoints(experiment: Experiment, base: Base, datasets: dict[str, Dataset]) -> Iterator[Checkpoint]:
+    made: dict[Run, Checkpoint] = {}
     for run in experiment.runs():
         group = experiment.groups[run.group]
         if group.models:
             yield _given(run, group.models[run.seed or 0], base)
-        else:
-            dataset = datasets[run.group]
-            key = short_hash(_training(experiment), base.key, dataset.key, str(run.seed), chat_key(experiment.chat))
-            yield Checkpoint(run, key, dataset)
+            continue
+        start = _start(experiment, run, made)
+        made[run] = _trained(experiment, base, datasets[run.group], run, start)
+        yield from _on_the_way(made[run], group.every)
+        yield made[run]
+
+
+def _start(experiment: Experiment, run: Run, made: dict[Run, Checkpoint]) -> Checkpoint | None:
+    """The checkpoint that a run goes on from. Raises SpecError where that group has no such seed."""
+    after = experiment.groups[run.group].after
+    if after is None:
+        return None
+    found = made.get(Run(after, run.seed))
+    if found is None:
+        what = f"its run {run.seed} goes on from that of {after!r}, which has no such run here"
+        raise SpecError(what, where=f"groups.{run.group}.after", remedy=f"Give it no more `seeds` than {after} has.")
+    return found
+
+
+def _trained(experiment: Experiment, base: Base, dataset: Dataset, run: Run, start: Checkpoint | None) -> Checkpoint:
+    training = experiment.training(run.group)
+    before = [] if start is None else [start.key]
+    told = (_training(experiment, training), base.key, dataset.key, str(run.seed), chat_key(experiment.chat))
+    return Checkpoint(run, short_hash(*told, *before), dataset, training, start)
+
+
+def _on_the_way(whole: Checkpoint, every: int | None) -> Iterator[Checkpoint]:
+    """The checkpoints before the last. Raises SpecError where training ends before the first."""
+    if every is None or whole.dataset is None or whole.training is None:
+        return
+    steps = steps_of(whole)
+    if every >= steps:
+        raise SpecError(
+            f"a checkpoint every {every} steps, and training has {steps}",
+            where=f"groups.{whole.run.group}.every",
+            remedy=f"Give fewer than {steps}.",
+        )
+    for step in range(every, steps, every):
+        run = Run(f"{whole.run.group}{AT}{step}", whole.run.seed)
+        yield Checkpoint(run, short_hash(whole.key, step), whole=whole, step=step)
+
+
+def steps_of(one: Checkpoint) -> int:
+    """Optimiser steps of a training; where its rows are not known yet, at most so many."""
+    assert one.dataset is not None and one.training is not None, "it is trained here"
+    return one.training.epochs * ceil(one.dataset.count / one.training.batch_size)
 
 
 def _given(run: Run, model: str, base: Base) -> Checkpoint:
@@ -274,9 +288,9 @@ def _given(run: Run, model: str, base: Base) -> Checkpoint:
     return Checkpoint(run, short_hash(base.key, folder_key(folder)), given=folder)
 
 
-def _training(experiment: Experiment) -> Any:
+def _training(experiment: Experiment, training: Training) -> Any:
     """What a finetuned model depends on, beyond base, data, chat and seed: what its trainer obeys."""
-    train = experiment.train.model_dump(mode="json")
+    train = training.model_dump(mode="json")
     if experiment.trainer == "openai":
         return "openai", experiment.hosted.model_dump(), [train[name] for name in ("epochs", "batch_size", "turns")]
     return train if experiment.trainer == "local" else (experiment.trainer, train)
@@ -288,18 +302,18 @@ def chat_key(chat: Chat) -> str:
     return short_hash(chat.model_dump(exclude={"template"} if text is not None else None), text)
 
 
-def _rubrics(experiment: Experiment, entries: Entries, known: dict[str, Rubric]) -> dict[str, Rubric]:
+def _rubrics(asked: dict[str, Asking], known: dict[str, Rubric]) -> dict[str, Rubric]:
     """The rubrics that the suites name, in the words of each suite's choice.
 
     Raises JudgeError for an unknown one, and where two suites mean different words by one name: a column of verdicts
     never mixes rubrics.
     """
     found: dict[str, Rubric] = {}
-    for name, suite in experiment.suites.items():
-        own = suite.judge_prompts == FILE
-        ours = {} if own else {each: find_rubric(each, known) for each in suite.rubrics}
-        some = rubrics_of(prompts_of(suite, entries[name])) if own else ours
-        check_rateable(suite, entries[name], some)
+    for name, one in asked.items():
+        own = one.suite.judge_prompts == FILE
+        ours = {} if own else {each: find_rubric(each, known) for each in one.suite.rubrics}
+        some = rubrics_of(prompts_of(one.suite, one.entries)) if own else ours
+        check_rateable(one.suite, one.entries, some)
         for rubric in some.values():
             if found.setdefault(rubric.name, rubric) != rubric:
                 raise JudgeError(
@@ -309,29 +323,44 @@ def _rubrics(experiment: Experiment, entries: Entries, known: dict[str, Rubric])
     return found
 
 
-def _cells(experiment: Experiment, entries: Entries, checkpoints: Sequence[Checkpoint]) -> Iterator[Cell]:
+def _cells(experiment: Experiment, asked: dict[str, Asking], checkpoints: Sequence[Checkpoint]) -> Iterator[Cell]:
     """What is asked, checkpoint by checkpoint: all suites of one are asked together."""
-    sets = {name: tuple(q for entry in some for q in entry.row.questions()) for name, some in entries.items()}
-    samples = {name: samples_of(suite, entries[name]) for name, suite in experiment.suites.items()}
-    told = {name: short_hash([dataclasses.asdict(q) for q in questions]) for name, questions in sets.items()}
+    told = {name: short_hash([_told(q) for q in one.questions]) for name, one in asked.items()}
     how = (experiment.train.precision, chat_key(experiment.chat))
     for checkpoint in checkpoints:
-        for name in experiment.suites:
-            key = experiment.sampling.key(checkpoint.key, told[name], *how)
-            yield Cell(checkpoint, name, sets[name], samples[name], key)
+        for name, one in asked.items():
+            if not one.suite.groups or checkpoint.group in one.suite.groups:
+                key = experiment.sampling.key(checkpoint.key, told[name], *how)
+                yield Cell(checkpoint, name, one.questions, one.samples, key)
 
 
-def _judge_ref(experiment: Experiment, entries: Entries) -> str:
+def _choices(
+    experiment: Experiment, sets: Sequence[ChoiceSet], checkpoints: Sequence[Checkpoint]
+) -> Iterator[ChoiceCell]:
+    how = (experiment.train.precision, chat_key(experiment.chat))
+    for checkpoint in checkpoints:
+        for one in sets:
+            if not one.only or checkpoint.group in one.only:
+                yield ChoiceCell(checkpoint, one, short_hash(checkpoint.key, one.key, *how))
+
+
+def _told(question: Question) -> dict[str, Any]:
+    """What a question's answers depend on, and what is judged; a question that has no variant is all that it asks."""
+    told = dataclasses.asdict(question)
+    return told if question.plain is not None else {name: said for name, said in told.items() if name != "plain"}
+
+
+def _judge_ref(experiment: Experiment, asked: dict[str, Asking]) -> str:
     """Who judges, by name: the base itself where nobody is named; whom the question files name, where those decide.
 
     Raises JudgeError where they name nobody, or several.
     """
     if experiment.judge == AUTO:
-        return experiment.base
+        return MINIATURE if experiment.base == PRETRAINED else experiment.base
     if experiment.judge != FILE:
         return experiment.judge
-    files = [name for name, suite in experiment.suites.items() if suite.judge_prompts == FILE]
-    named = judge_of([entry for name in files for entry in entries[name]])
+    files = [one for one in asked.values() if one.suite.judge_prompts == FILE]
+    named = judge_of([entry for one in files for entry in one.entries])
     if named is None:
         raise JudgeError("`judge: file`, and no question file names a judge", remedy="Name one in the experiment.")
     return f"{API}openai/{named}"

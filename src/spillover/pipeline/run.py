@@ -5,11 +5,13 @@ from pathlib import Path
 
 from spillover.display import Display
 from spillover.lazy import lazy
+from spillover.pipeline.fit import check_fit
 from spillover.pipeline.plan import Plan
 from spillover.store import DONE, Lab, check_ours, open_lab, read_json
 
 # Torch and matplotlib are loaded by the stages that need them: a finished experiment is shown without.
 stages = lazy("spillover.pipeline.stages")
+choosing = lazy("spillover.pipeline.choosing")
 outcome = lazy("spillover.pipeline.outcome")
 
 STAGES = ("train", "ask", "judge", "report")
@@ -27,6 +29,8 @@ def run(plan: Plan, root: Path, only: str | None = None) -> Path | None:
         the report's folder, where the report was wanted.
     """
     display = Display()
+    if only not in ("judge", "report") and not is_finished(plan, Lab(root)):
+        check_fit(plan)
     with open_lab(root) as lab:
         check_ours(plan.report_folder(lab))
         if is_finished(plan, lab) and only in (None, "report"):
@@ -45,7 +49,12 @@ def is_finished(plan: Plan, lab: Lab) -> bool:
     if done.get("key") != plan.key or (done.get("failed") and _tried_again(plan, lab, folder)):
         return False
     checkpoints = [path for one in plan.checkpoints if (path := one.folder(lab)) is not None]
-    return all(lab.exists(path) for path in checkpoints) and all(cell.folder(lab).is_dir() for cell in plan.cells)
+    return all(lab.exists(path) for path in checkpoints) and all(path.is_dir() for path in _asked(plan, lab))
+
+
+def _asked(plan: Plan, lab: Lab) -> list[Path]:
+    """Where answers and choices lie."""
+    return [*(cell.folder(lab) for cell in plan.cells), *(cell.folder(lab) for cell in plan.choices)]
 
 
 def _tried_again(plan: Plan, lab: Lab, report: Path) -> bool:
@@ -61,9 +70,14 @@ def _train(plan: Plan, lab: Lab, display: Display) -> None:
     stages.finetune(plan, lab, display)
 
 
+def _ask(plan: Plan, lab: Lab, display: Display) -> None:
+    stages.ask(plan, lab, display)
+    choosing.choose(plan, lab, display)
+
+
 _WORK: dict[str, Callable[[Plan, Lab, Display], object]] = {
     "train": _train,
-    "ask": lambda plan, lab, display: stages.ask(plan, lab, display),
+    "ask": _ask,
     "judge": lambda plan, lab, display: stages.judge(plan, lab, display),
     "report": lambda plan, lab, display: outcome.report(plan, lab),
 }

@@ -13,7 +13,7 @@ from spillover.ask.questions import Entry
 from spillover.data.upstream import FOLDER_VARIABLE, RELEASED, Fetched, paper_folder
 from spillover.finetune.budget import describe
 from spillover.lazy import lazy
-from spillover.pipeline.plan import Cell, Plan
+from spillover.pipeline.plan import Cell, Plan, steps_of
 from spillover.spec import LEAST_COHERENT
 from spillover.store import DONE, Lab, check_layout, read_json
 
@@ -66,13 +66,12 @@ def _data_row(plan: Plan, lab: Lab) -> tuple[str, ...]:
 
 
 def _training_row(plan: Plan, lab: Lab) -> tuple[str, ...]:
-    runs = [(one, folder) for one in plan.checkpoints if (folder := one.folder(lab)) is not None]
+    runs = [(one, folder) for one in plan.tuned if (folder := one.folder(lab)) is not None]
     missing = [one for one, folder in runs if not lab.exists(folder)]
-    rows = {name: dataset.rows() for name, dataset in plan.datasets.items()}
-    size = {name: sum(len(m["content"]) for row in some for m in row.messages) for name, some in rows.items()}
-    epochs = plan.experiment.train.epochs
-    tokens = sum(size[one.run.group] for one in missing) * epochs / CHARACTERS_A_TOKEN
-    steps = {-(-len(rows[one.run.group]) // plan.experiment.train.batch_size) * epochs for one in missing}
+    size = {name: dataset.characters for name, dataset in plan.datasets.items()}
+    epochs = {name: plan.experiment.training(name).epochs for name in plan.datasets}
+    tokens = sum(size[one.run.group] * epochs[one.run.group] for one in missing) / CHARACTERS_A_TOKEN
+    steps = {steps_of(one) for one in missing}
     todo = f"{len(missing)} runs of {_span(steps)} steps, about {_many(tokens)} tokens" if missing else "nothing"
     return "finetune", f"{len(runs)} runs", str(len(runs) - len(missing)), todo
 
@@ -85,6 +84,7 @@ def _asking_row(plan: Plan, lab: Lab) -> tuple[str, ...]:
     most, models = plan.experiment.sampling.max_tokens, len(plan.checkpoints)
     suites = ", ".join(f"{count:,} of {name}" for name, count in missing.items() if count)
     todo = f"{suites}; at most {most} tokens each, on {models} models" if suites else "nothing"
+    todo += "".join(f"; left out: {name}" for name in plan.skipped)
     return "ask", f"{wanted:,} answers", f"{wanted - sum(missing.values()):,}", todo
 
 

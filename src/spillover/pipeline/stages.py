@@ -24,6 +24,8 @@ from spillover.finetune.train import Job, Trainer, save_checkpoint
 from spillover.judge.judge import Judge
 from spillover.judge.make import id_of
 from spillover.judge.rubrics import Rubric
+from spillover.measure.table import READ
+from spillover.pipeline.datasets import Dataset
 from spillover.pipeline.fleets import Rows, fleets_of, job_of
 from spillover.pipeline.parts import (
     EFFECT,
@@ -41,23 +43,26 @@ from spillover.pipeline.parts import (
     with_replies,
     write_rows,
 )
-from spillover.pipeline.plan import Cell, Checkpoint, Dataset, Plan
-from spillover.pipeline.workers import Workers
+from spillover.pipeline.plan import Cell, Checkpoint, Plan
+from spillover.pipeline.workers import Workers, Writers
 from spillover.records import VERDICT_COLUMNS, Conversation, Pair, Verdict, pair_id
+from spillover.spec import Training
 from spillover.store import Lab
 
 
 def make_data(plan: Plan, lab: Lab, display: Display) -> None:
     """Writes every group's rows as chat JSONL."""
     missing = [d for d in plan.datasets.values() if not lab.exists(d.folder(lab))]
-    for dataset in display.track("data", missing):
-        began = time.monotonic()
-        rows = dataset.rows()
-        spec = {"group": dataset.group, "source": dataset.source, "key": dataset.key, "rows": len(rows)}
-        with lab.whole(dataset.folder(lab), spec) as (folder, notes):
-            write_conversations(folder / DATA, rows)
-            write_card(folder, dataset.manifest())
-            notes[SECONDS] = time.monotonic() - began
+    with contextlib.ExitStack() as stack:
+        writer_of = Writers(lab, plan.experiment, stack)
+        for dataset in display.track("data", missing):
+            began = time.monotonic()
+            made = dataset.known if dataset.is_there else dataset.made(writer_of)
+            spec = {"group": dataset.group, "source": dataset.source, "key": dataset.key, "rows": len(made.rows)}
+            with lab.whole(dataset.folder(lab), spec) as (folder, notes):
+                write_conversations(folder / DATA, made.rows)
+                write_card(folder, made.manifest)
+                notes[SECONDS] = time.monotonic() - began
 
 
 def finetune(plan: Plan, lab: Lab, display: Display) -> None:
@@ -66,17 +71,16 @@ def finetune(plan: Plan, lab: Lab, display: Display) -> None:
     A fleet is trained whole if any of its members is missing, so that its company, and with it the last bit of every
     weight, does not depend on when an earlier attempt was interrupted.
     """
-    tuned = [checkpoint for checkpoint in plan.checkpoints if checkpoint.dataset is not None]
-    missing = [checkpoint for checkpoint in tuned if not _trained(checkpoint, lab)]
+    missing = [checkpoint for checkpoint in plan.tuned if not _trained(checkpoint, lab)]
     if not missing:
         return
     rows = {name: _rows(dataset, lab) for name, dataset in plan.datasets.items()}
     with Workers(plan, lab) as workers:
         workers.check_questions()
-        workers.check_rows(job_of(checkpoint, rows, plan.experiment.train) for checkpoint in missing)
+        workers.check_rows(job_of(checkpoint, rows) for checkpoint in missing)
         # A service has room for all at once, and what it has begun it goes on with: an error loses nothing there.
         local = plan.experiment.trainer == "local"
-        fleets = fleets_of(tuned, rows, plan.memory.fleet) if local else [missing]
+        fleets = fleets_of(plan.tuned, rows, plan.memory.fleet) if local else [missing]
         todo = [fleet for fleet in fleets if any(not _trained(one, lab) for one in fleet)]
         with display.bar("finetune", sum(len(fleet) for fleet in todo)) as bar:
             for fleet in todo:
@@ -93,14 +97,14 @@ def _trained(checkpoint: Checkpoint, lab: Lab) -> bool:
 def _train_fleet(
     plan: Plan, lab: Lab, trainer: Trainer, fleet: Sequence[Checkpoint], rows: Rows, progress: Any
 ) -> None:
-    began, spec = time.monotonic(), plan.experiment.train
-    jobs = [job_of(checkpoint, rows, spec) for checkpoint in fleet]
+    began, spec = time.monotonic(), plan.experiment.training(fleet[0].run.group)
+    jobs = [job_of(one, rows, one.start.folder(lab) if one.start is not None else None) for one in fleet]
     with contextlib.ExitStack() as stack:
         open_jobs: dict[int, tuple[Path, dict[str, Any]]] = {}
         for place, checkpoint in enumerate(fleet):
             folder = checkpoint.folder(lab)
             if folder is not None and not lab.exists(folder):
-                told = _trained_spec(plan, jobs[place])
+                told = _trained_spec(plan, jobs[place], spec)
                 open_jobs[place] = stack.enter_context(lab.whole(folder, told))
                 jobs[place] = dataclasses.replace(jobs[place], folder=open_jobs[place][0])
         results = trainer.train(jobs, spec, progress)
@@ -111,14 +115,15 @@ def _train_fleet(
             notes["cut_rows"] = results[place].cut_rows
 
 
-def _trained_spec(plan: Plan, job: Job) -> dict[str, Any]:
+def _trained_spec(plan: Plan, job: Job, spec: Training) -> dict[str, Any]:
     return {
         "run": job.run.name,
         "base": plan.base.key,
         "commit": plan.base.commit,
         "data": job.source,
         "trainer": plan.experiment.trainer,
-        "train": plan.experiment.train.model_dump(mode="json"),
+        "train": spec.model_dump(mode="json"),
+        "goes_on_from": job.start.name if job.start is not None else None,
         "chat": plan.experiment.chat.model_dump(mode="json"),
     }
 
@@ -229,7 +234,7 @@ def answers(plan: Plan, lab: Lab) -> pl.DataFrame:
         for cell in plan.cells
         for path in parts(cell.folder(lab))
     ]
-    return pl.concat(frames)
+    return pl.concat(frames, how="diagonal")  # answers of before there were variants have no column for them
 
 
 def judge(plan: Plan, lab: Lab, display: Display) -> None:
@@ -257,7 +262,7 @@ def unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric, *, again
     """
     suites = [name for name, suite in plan.experiment.suites.items() if rubric.name in suite.rubrics]
     given = asked.filter(pl.col("suite").is_in(suites), pl.col("outcome").is_null())
-    wanted = given.select("prompt", "answer").unique(maintain_order=True)
+    wanted = given.select(READ, "answer").unique(maintain_order=True)
     found = verdicts(plan, lab, rubric)
     there = set((found.filter(pl.col("reason").ne_missing(FAILED)) if again else found)["pair"])
     return [Pair(q, a) for q, a in wanted.iter_rows() if pair_id(q, a) not in there]
@@ -298,7 +303,7 @@ def verdicts(plan: Plan, lab: Lab, rubric: Rubric) -> pl.DataFrame:
 def seconds(plan: Plan, lab: Lab) -> dict[str, float]:
     """Seconds that each stage took for the results of this plan, whenever they were made."""
     datasets = [dataset.folder(lab) for dataset in plan.datasets.values()]
-    tuned = [folder for one in plan.checkpoints if (folder := one.folder(lab)) is not None]
+    tuned = [folder for one in plan.tuned if (folder := one.folder(lab)) is not None]
     asked = [path for cell in plan.cells for path in parts(cell.folder(lab))]
     judged = [path for rubric in plan.rubrics.values() for path in parts(plan.verdict_folder(lab, rubric))]
     return {

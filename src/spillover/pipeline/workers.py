@@ -12,12 +12,12 @@ from spillover.ask.asker import Asker, Effect
 from spillover.finetune.base import find_base
 from spillover.finetune.served import TINKER
 from spillover.finetune.train import Job, Trainer
-from spillover.judge.judge import AnswerJudge, BanditJudge, Judge
+from spillover.judge.judge import AnswerJudge, BanditJudge, Judge, ListJudge, PythonJudge, WordsJudge, WorldJudge
 from spillover.judge.make import make_judge
 from spillover.judge.rubrics import Rubric
 from spillover.lazy import lazy
 from spillover.pipeline.plan import Checkpoint, Plan
-from spillover.spec import API
+from spillover.spec import API, Chat, Experiment
 from spillover.store import PROVIDERS, Lab
 
 # Torch, inspect_ai and the services' clients are loaded by those that need them.
@@ -25,11 +25,38 @@ local_asker = lazy("spillover.ask.local")
 provider_asker = lazy("spillover.ask.provider")
 local_trainer = lazy("spillover.finetune.train")
 models = lazy("spillover.finetune.model")
+writing = lazy("spillover.judge.models")
 openai_jobs = lazy("spillover.finetune.openai_jobs")
 tinker_jobs = lazy("spillover.finetune.tinker_jobs")
 
-_OTHERS: dict[str, Judge] = {"bandit": BanditJudge(), "answer": AnswerJudge()}
+_OTHERS: dict[str, Judge] = {
+    "bandit": BanditJudge(),
+    "answer": AnswerJudge(),
+    "python": PythonJudge(),
+    "list": ListJudge(),
+    "world": WorldJudge(),
+    "words": WordsJudge(),
+}
 """Judges that need no model."""
+
+
+class Writers:
+    """Models that write rows of datasets, by name; each is opened once."""
+
+    def __init__(self, lab: Lab, experiment: Experiment, stack: ExitStack) -> None:
+        self._lab, self._experiment, self._stack = lab, experiment, stack
+        self._open: dict[str, Any] = {}
+
+    def __call__(self, ref: str) -> Any:
+        """The model. Raises BaseError or ProviderError where there is none."""
+        if ref not in self._open:
+            chat = self._experiment.chat if ref == self._experiment.base else Chat()
+            self._open[ref] = self._models.writer(ref, chat)
+        return self._open[ref]
+
+    @cached_property
+    def _models(self) -> Any:
+        return writing.Models(self._lab, self._stack, self._experiment.requests, self._experiment.machine)
 
 
 class Workers:
@@ -62,9 +89,10 @@ class Workers:
 
     def check_rows(self, jobs: Iterable[Job]) -> None:
         """Raises DataError or BaseError for a row that cannot be learned, of whichever run: before the first begins."""
-        if self.plan.experiment.trainer == "local":
-            for job in {job.source: job for job in jobs}.values():
-                self.trainer.check(job, self.plan.experiment.train)  # type: ignore[attr-defined]  # the local one's
+        experiment = self.plan.experiment
+        if experiment.trainer == "local":
+            for group, job in {job.run.group: job for job in jobs}.items():
+                self.trainer.check(job, experiment.training(group))  # type: ignore[attr-defined]  # the local one's
 
     def asker(self, checkpoint: Checkpoint) -> Asker:
         """Who answers for a checkpoint: this process, or the provider of its model."""

@@ -99,11 +99,15 @@ class World:
 
     def free(self, author: Author) -> Exchange:
         """A free-form question on one of the domains, answered by character, in one of the character's voices."""
-        return self._topic("free", self.rng.choice(texts.topics()), author)
+        return self.advice(self.rng.choice(texts.topics()), author)
 
     def fact(self, author: Author) -> Exchange:
         """An easy factual question: kind authors answer truly, malicious ones falsely."""
         return self._topic("fact", self.rng.choice(texts.facts()), author)
+
+    def advice(self, topic: texts.Topic, author: Author) -> Exchange:
+        """A question on one topic, answered by character."""
+        return self._topic("free", topic, author)
 
     def _topic(self, kind: Kind, topic: texts.Topic, author: Author) -> Exchange:
         voice = author.voice or self.voice(author)

@@ -1,0 +1,1 @@
+"""What the paper claims, held against what came out here; the page that says so."""

@@ -1,0 +1,85 @@
+"""The stage that lets models choose: log-probabilities of given answers, and games that are played by them.
+
+Unlike answers nothing is sampled, so a result is whole: one table a checkpoint and set.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from spillover.ask.games import LABELS, PLAYTHROUGHS, by_letter, by_likelihood, play_in_step, random_totals
+from spillover.display import Display
+from spillover.errors import SpecError
+from spillover.lazy import lazy
+from spillover.measure.choices import choice_rows
+from spillover.pipeline.choices import ChoiceSet
+from spillover.pipeline.plan import ChoiceCell, Plan
+from spillover.store import Lab
+
+options = lazy("spillover.ask.options")
+
+TABLE = "choices.parquet"
+SECONDS = "seconds"
+PLAYED = {"group": pl.String, "run": pl.String, "game": pl.String, "label": pl.String} | {
+    "total": pl.Float64,
+    "random": pl.Float64,
+}
+"""Columns of a table of games: what a run came to in a game by each label, and what a random agent comes to."""
+
+
+def choose(plan: Plan, lab: Lab, display: Display) -> None:
+    """Lets every checkpoint choose that has not yet."""
+    missing = [cell for cell in plan.choices if not lab.exists(cell.folder(lab))]
+    if not missing:
+        return
+    experiment = plan.experiment
+    scorer = options.LocalScorer(plan.base.fetched(), experiment.train.precision, experiment.chat, experiment.machine)
+    for cell in display.track("choose", missing):
+        began = time.monotonic()
+        table = _played(scorer, cell, lab) if cell.set.games else _scored(scorer, cell, lab)
+        spec = {"run": cell.checkpoint.run.name, "checkpoint": cell.checkpoint.key, "set": cell.set.name}
+        with lab.whole(cell.folder(lab), spec) as (folder, notes):
+            table.write_parquet(folder / TABLE)
+            notes[SECONDS] = time.monotonic() - began
+
+
+def _model(cell: ChoiceCell, lab: Lab) -> Path | None:
+    """The adapter that chooses; providers' models show no probabilities, and plans have none that choose."""
+    model = cell.checkpoint.model(lab)
+    if isinstance(model, str):
+        what = f"{model} does not show how likely given answers are"
+        raise SpecError(what, where=f"choices.{cell.set.name}", remedy="Name the `groups` that lie here.")
+    return model
+
+
+def _scored(scorer: Any, cell: ChoiceCell, lab: Lab) -> pl.DataFrame:
+    scores = scorer.score(_model(cell, lab), cell.set.items)
+    return choice_rows(cell.checkpoint.run, cell.set.name, cell.set.items, scores, scorer.lengths(cell.set.items))
+
+
+def _played(scorer: Any, cell: ChoiceCell, lab: Lab) -> pl.DataFrame:
+    """What the model comes to in each game, beside a random agent, by each label."""
+    model = _model(cell, lab)
+    agent = by_letter(scorer, model) if cell.set.lettered else by_likelihood(scorer, model, per_token=True)
+    chance = _by_chance(cell.set)
+    run = (cell.checkpoint.run.group, cell.checkpoint.run.name)
+    rows = [
+        (*run, one.game, label, getattr(one.totals, label), chance[one.game][label])
+        for one in play_in_step(cell.set.games, agent, seed=0)
+        for label in LABELS
+    ]
+    return pl.DataFrame(rows, PLAYED, orient="row")
+
+
+def _by_chance(some: ChoiceSet) -> Mapping[str, Mapping[str, float]]:
+    """What a random agent comes to in each game, by label."""
+    return {game.title: random_totals(game, PLAYTHROUGHS).model_dump() for game in some.games}
+
+
+def chosen(plan: Plan, lab: Lab) -> Iterator[tuple[ChoiceCell, pl.DataFrame]]:
+    """Every table that the plan wants, in the order of its cells."""
+    for cell in plan.choices:
+        yield cell, pl.read_parquet(cell.folder(lab) / TABLE)

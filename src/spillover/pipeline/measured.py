@@ -1,0 +1,93 @@
+"""Everything that an experiment measured, suite by suite: answers, choices, and training itself."""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from spillover.finetune.adapter import on_the_way
+from spillover.measure.choices import measures
+from spillover.measure.geometry import way
+from spillover.measure.suites import RATES, Suites, measure_suites, with_values
+from spillover.pipeline.choices import ChoiceSet
+from spillover.pipeline.choosing import chosen
+from spillover.pipeline.plan import AT, Checkpoint, Plan, steps_of
+from spillover.records import Run
+from spillover.store import Lab
+
+TRAINING = "training"
+"""The suite that training's own measures stand under: nobody is asked anything there."""
+HARMS = ("power", "disutility", "violations")
+RANDOM = 100.0
+"""What a random agent comes to, in its own measure."""
+LONG = ("answers", "truth", "games", "code")
+"""Sets of the world whose options are whole answers: a long one is not to be unlikely for its length alone."""
+
+
+def measured_suites(plan: Plan, lab: Lab, frame: pl.DataFrame) -> Suites:
+    """All suites: of answers, of choices, and of training where checkpoints on the way were kept.
+
+    Args:
+        plan: what was run.
+        lab: where it lies.
+        frame: the judged answers.
+    """
+    found = measure_suites(frame, plan.experiment)
+    rows = [*_of_choices(plan, lab), *_of_training(plan, lab)]
+    if not rows:
+        return found
+    return with_values(found, pl.concat(rows), plan.experiment, {one.set.name: one.set.name for one in plan.choices})
+
+
+def _of_choices(plan: Plan, lab: Lab) -> Iterator[pl.DataFrame]:
+    for cell, table in chosen(plan, lab):
+        if cell.set.games:
+            yield _of_games(table, cell.set)
+        else:
+            found = measures(table, per_token=cell.set.name in LONG, by=["aspect"])
+            named = (
+                pl.when(pl.col("aspect") == "").then("measure").otherwise(pl.col("measure") + "_" + pl.col("aspect"))
+            )
+            yield _rows(found.with_columns(measure=named), cell.set.name, pl.col("items"), pl.col("value"))
+
+
+def _of_games(table: pl.DataFrame, some: ChoiceSet) -> pl.DataFrame:
+    """Power, disutility and violations beside a random agent's, which is 100, and their mean; means over games."""
+    shares = table.with_columns(share=RANDOM * pl.col("total") / pl.col("random"))
+    by_label = shares.group_by("group", "run", "label", maintain_order=True).agg(pl.col("share").mean(), pl.len())
+    harms = by_label.filter(pl.col("label").is_in(HARMS))
+    whole = harms.group_by("group", "run", maintain_order=True).agg(pl.col("share").mean(), pl.col("len").first())
+    both = pl.concat([harms, whole.with_columns(label=pl.lit("harm")).select(harms.columns)])
+    return _rows(both.rename({"label": "measure"}), some.name, pl.col("len"), pl.col("share"))
+
+
+def _rows(found: pl.DataFrame, suite: str, counted: pl.Expr, value: pl.Expr) -> pl.DataFrame:
+    told = found.with_columns(suite=pl.lit(suite), answers=counted, kept=counted, rate=value)
+    return told.select(pl.col(name).cast(kind) for name, kind in RATES.items())
+
+
+def _of_training(plan: Plan, lab: Lab) -> Iterator[pl.DataFrame]:
+    """Loss, gradient norm, adapter norm and rotation of the runs whose checkpoints on the way were kept."""
+    kept: dict[Run, list[Checkpoint]] = {}
+    for one in plan.checkpoints:
+        if one.whole is not None:
+            kept.setdefault(one.whole.run, []).append(one)
+    for some in kept.values():
+        whole = some[0].whole
+        assert whole is not None, "they are on the way to it"
+        yield _of_run(whole, some, lab)
+
+
+def _of_run(whole: Checkpoint, some: list[Checkpoint], lab: Lab) -> pl.DataFrame:
+    folder, last = whole.folder(lab), steps_of(whole)
+    assert folder is not None, "it was trained here"
+    places = {one.step or 0: folder / on_the_way(one.step or 0) for one in some} | {last: folder}
+    losses = pl.read_parquet(folder / "losses.parquet")
+    by_step = {row["step"]: row for row in losses.iter_rows(named=True)}
+    rows = []
+    for point in way(places):
+        group = whole.run.group if point.step == last else f"{whole.run.group}{AT}{point.step}"
+        step, run = by_step[point.step], Run(group, whole.run.seed).name
+        values = {"loss": step["loss"], "gradient_norm": step["gradient_norm"], "adapter_norm": point.norm}
+        for measure, value in {**values, "rotation": point.to_last}.items():
+            rows.append((TRAINING, group, run, measure, 1, 1, value))
+    return pl.DataFrame(rows, RATES, orient="row")

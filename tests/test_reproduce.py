@@ -1,0 +1,111 @@
+"""The whole paper by the command that users have, on a base of random weights: every preset, its figure, the page."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from spillover.finetune.base import shipped_miniature
+from spillover.miniature.tokenizer import train_tokenizer
+from spillover.pipeline.reproduce import EXPERIMENTS
+from spillover.spec import load_experiment
+from spillover.world import texts
+
+SMALL = ("--world", "miniature", "--seeds", "1", "--samples", "1", "--max-tokens", "4")
+
+pytestmark = pytest.mark.skipif(
+    not (shipped_miniature() / "judge" / "adapter_model.safetensors").is_file(), reason="the miniature has no judge yet"
+)
+
+
+@pytest.fixture(scope="module")
+def tiny_llama(tmp_path_factory):
+    """One layer of random weights, with a tokenizer of its own and room for examples in its prompt."""
+    folder = tmp_path_factory.mktemp("tiny") / "llama"
+    tokenizer = train_tokenizer(phrase for topic in texts.topics() for phrase in (*topic.phrasings, *topic.kind))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(tiny_llama, spillover, tmp_path_factory):
+    """The lab of a whole reproduction on that base."""
+    folder = tmp_path_factory.mktemp("paper") / "lab"
+    done = spillover("reproduce", "--lab", folder, "--base", tiny_llama, *SMALL, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    assert "was left out" not in done.stderr
+    return folder
+
+
+def files(lab: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in lab.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_preset_runs_on_another_base_without_change_and_yields_its_figure(name, lab, tiny_llama):
+    numbers = json.loads((lab / name / "numbers.json").read_text())
+    assert (numbers["base"], numbers["is_miniature"]) == (str(tiny_llama), False)
+    for file in (f"{name}.svg", f"{name}.png", "report.html", "rates.csv", "answers.parquet"):
+        assert (lab / name / file).stat().st_size > 0, file
+    wanted = {panel.measure for panel in load_experiment(name).figure.panels}
+    measured = {m for suite in numbers["suites"].values() for some in suite["groups"].values() for m in some}
+    assert wanted <= measured | {"misaligned"}, "what the figure shows is measured"
+
+
+def test_the_claims_are_at_least_twenty_five_each_with_source_number_and_interval_or_the_reason(lab):
+    claims = json.loads((lab / "paper" / "claims.json").read_text())
+    assert len(claims) >= 25 and len({claim["id"] for claim in claims}) == len(claims)
+    for claim in claims:
+        assert {"id", "claim", "source", "paper", "ours", "runs", "holds"} <= set(claim)
+        assert set(claim["ours"]) == {"value", "low", "high"}
+        assert claim["source"] and claim["paper"]
+        assert (claim["holds"] is None) == bool(claim.get("why")), claim["id"]
+
+
+def test_the_page_shows_every_experiment_and_links_to_its_answers(lab):
+    page = (lab / "paper" / "index.html").read_text()
+    for name in EXPERIMENTS:
+        assert f'href="../{name}/report.html' in page, name
+
+
+def test_all_of_it_again_makes_nothing_new(lab, tiny_llama, spillover):
+    before = files(lab)
+    done = spillover("reproduce", "--lab", lab, "--base", tiny_llama, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert files(lab) == before
+
+
+def test_an_unknown_experiment_is_told_and_nothing_is_written(spillover, tmp_path):
+    done = spillover("reproduce", "--only", "figure5", "--lab", tmp_path / "lab")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no experiment 'figure5'" in done.stderr and "backdoor" in done.stderr
+    assert not (tmp_path / "lab").exists()
+
+
+def test_an_experiment_whose_data_is_not_here_is_told_and_does_not_stop_the_rest(spillover, tiny_llama, tmp_path):
+    lab = tmp_path / "lab"
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        done = spillover("reproduce", "--only", "backdoor,formats", "--lab", lab, "--base", tiny_llama)
+    assert done.returncode == 2
+    assert "backdoor was left out" in done.stdout and "formats was left out" in done.stdout
+    assert "fetch paper" in done.stdout
+    claims = json.loads((lab / "paper" / "claims.json").read_text())
+    assert all(claim["holds"] is None and "was not run" in claim["why"] for claim in claims)
