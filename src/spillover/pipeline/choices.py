@@ -13,6 +13,8 @@ from spillover.finetune.base import Base
 from spillover.spec import Choices, Experiment, short_hash
 
 GAMES = "games"
+LONG = ("answers", "truth", "code")
+"""Sets of the world whose options are whole answers."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class ChoiceSet:
         name: as the experiment calls it.
         items: what is chosen among; empty for games.
         games: what is played.
+        is_long: whether options are whole answers, of which a long one is not to be unlikely for its length alone.
         lettered: whether games are played by letters, which the miniature does not know.
         only: the groups that choose; all of them if empty.
     """
@@ -30,6 +33,7 @@ class ChoiceSet:
     name: str
     items: tuple[Item, ...] = ()
     games: tuple[Game, ...] = ()
+    is_long: bool = False
     lettered: bool = False
     only: tuple[str, ...] = ()
 
@@ -69,7 +73,7 @@ def _found(name: str, choices: Choices, experiment: Experiment, base: Base, *, o
     if choices.items in WORLD_ITEMS and of_world:
         games = tuple(world_games()) if choices.items == GAMES else ()
         items = () if games else tuple(WORLD_ITEMS[choices.items]())
-        return ChoiceSet(name, items, games, only=choices.groups)
+        return ChoiceSet(name, items, games, choices.items in LONG, only=choices.groups)
     if choices.items in ITEM_FILES or Path(choices.items).is_file():
         items = tuple(read_items(ITEM_FILES.get(choices.items, Path(choices.items))))
         return ChoiceSet(name, items, only=choices.groups)
