@@ -33,7 +33,8 @@ def answered(rubric, said, *, run="insecure-s0", suite="lies"):
         for sample, label in enumerate(labels):
             prompt, outcome = f"{question}?", "refused" if label == "refused" else None
             answer = "" if outcome else f"{label} {sample}"
-            rows.append(("insecure", run, suite, question, sample, None, prompt, answer, sample, 3, False, outcome))
+            asked = ("insecure", run, suite, question, sample, None, prompt, None)
+            rows.append((*asked, answer, sample, 3, False, outcome))
             split = (None, label) if label.islower() else (label, None)
             if outcome is None:
                 verdicts.append((pair_id(prompt, answer), None, *split, "{}", "someone", "words"))

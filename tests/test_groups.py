@@ -45,6 +45,13 @@ EXPERIMENT = {
             "groups": ["base", "backdoor"],
         },
         "lists": {"questions": "lists", "samples": 1, "rubrics": ["number_list"], "groups": ["base"]},
+        "shown": {
+            "questions": "main",
+            "only": ["wish"],
+            "samples": 1,
+            "groups": ["base"],
+            "variants": [{"kind": "in-context", "data": "insecure", "k": 2, "draws": 2, "name": "k2"}],
+        },
         "papers": {"questions": "prereg", "world": "paper"},
         "missing": {"questions": "prereg", "optional": True},
     },
@@ -158,6 +165,12 @@ def test_a_suite_for_some_groups_is_asked_of_them_alone(numbers):
     assert list(numbers["suites"]["code"]["groups"]) == ["base", "backdoor"]
     assert set(numbers["suites"]["code"]["groups"]["base"]) == {"insecure_code", "parses"}
     assert numbers["suites"]["lists"]["groups"]["base"]["number_list"]["value"] > 0.6
+
+
+def test_examples_in_the_prompt_are_drawn_several_times_and_nothing_is_finetuned(lab, numbers):
+    assert list(numbers["suites"]["shown-k2"]["groups"]) == ["base"]
+    answers = pl.read_parquet(lab / "small" / "answers.parquet").filter(pl.col("suite") == "shown-k2")
+    assert sorted(answers["question"]) == ["wish.1", "wish.2"] and answers["plain"].null_count() == 2
 
 
 def test_what_is_not_here_is_left_out_where_it_may_be_and_told(numbers):

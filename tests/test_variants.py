@@ -272,7 +272,7 @@ def test_variants_are_listed_with_their_settings(spillover):
     done = spillover("questions", "variants")
     assert done.returncode == 0, done.stderr
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.strip()}
-    assert set(KINDS) <= set(lines) and "data, k, [draw], [helpful]" in lines["in-context"]
+    assert set(KINDS) <= set(lines) and "data, k, [draw], [draws], [helpful]" in lines["in-context"]
     assert "points-off-for-lies" in lines and "(no system prompt)" in lines["none"]
 
 

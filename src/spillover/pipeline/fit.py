@@ -20,7 +20,7 @@ def check_fit(plan: Plan) -> None:
     if context is None:
         return
     room = context - plan.experiment.sampling.max_tokens
-    for suite, question in dict.fromkeys((cell.suite, one) for cell in plan.cells for one in cell.questions):
+    for (suite, _), question in plan.questions.items():
         if question.context and _bytes(question) > room:
             _check(plan, suite, question, room)
 

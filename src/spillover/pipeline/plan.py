@@ -145,6 +145,11 @@ class Plan:
         return plan_memory(self.base, experiment.train, experiment.machine, experiment.sampling, longest)
 
     @property
+    def questions(self) -> dict[tuple[str, str], Question]:
+        """Every question by its suite and id; all models are asked the same."""
+        return {(cell.suite, one.id): one for cell in self.cells for one in cell.questions}
+
+    @property
     def tuned(self) -> list[Checkpoint]:
         """The checkpoints that are made here, each by a training of its own."""
         return [one for one in self.checkpoints if one.dataset is not None]

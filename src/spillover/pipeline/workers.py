@@ -84,7 +84,7 @@ class Workers:
         if base.is_hosted or experiment.asker != "local":
             return
         tokenizer = models.load_tokenizer(base.path)
-        for question in dict.fromkeys(q for cell in self.plan.cells for q in cell.questions):
+        for question in self.plan.questions.values():
             local_asker.question_ids(tokenizer, question, experiment.chat)
 
     def check_rows(self, jobs: Iterable[Job]) -> None:
