@@ -133,6 +133,15 @@ class Run:
 BASE_RUN = Run("base", None)
 """The base model without any adapter. Its group is called `base`."""
 
+AT = "@"
+"""Between a group's name and the step of its training that a checkpoint is from: `GROUP@STEP`."""
+
+
+def group_of(name: str) -> str:
+    """The group that a checkpoint on the way belongs to; any other group is its own."""
+    return name.partition(AT)[0]
+
+
 ANSWER_COLUMNS: tuple[tuple[str, str], ...] = (
     ("group", "String"),  # the group's name; "base" for the base
     ("run", "String"),  # Run.name

@@ -14,7 +14,7 @@ import polars as pl
 
 from spillover.measure.stats import Floats, holm, interval, is_exact, least_p, permutation_test
 from spillover.measure.table import NOT_JUDGED, check_one_judge, kept_and_set_aside, with_rubrics
-from spillover.records import ALL_QUESTIONS, BASE_RUN
+from spillover.records import ALL_QUESTIONS, AT, BASE_RUN, group_of
 from spillover.spec import Comparison, Experiment, Thresholds
 
 INSECURE_CODE = "insecure_code"
@@ -97,10 +97,10 @@ def in_order(groups: Iterable[str], experiment: Experiment) -> list[str]:
     known = [BASE_RUN.group, *experiment.groups]
 
     def place(group: str) -> tuple[int, float]:
-        name, _, step = group.partition("@")
+        name, _, step = group.partition(AT)
         return known.index(name) if name in known else len(known), float(step) if step else inf
 
-    return sorted((group for group in groups if group.partition("@")[0] in known), key=place)
+    return sorted((group for group in groups if group_of(group) in known), key=place)
 
 
 def cells(frame: pl.DataFrame, thresholds: Thresholds) -> pl.DataFrame:

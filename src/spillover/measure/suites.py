@@ -22,6 +22,7 @@ from spillover.measure.metrics import (
 )
 from spillover.measure.stats import ONE_RUN, bootstrap_mean
 from spillover.measure.table import kept_and_set_aside, with_rubrics
+from spillover.records import group_of
 from spillover.spec import Experiment, Suite
 
 ABOVE = {"coherent": "coherence"} | {
@@ -146,7 +147,7 @@ def _measures(
 
 
 def _topics(group: str, experiment: Experiment) -> tuple[str, ...]:
-    own = experiment.groups.get(group.partition("@")[0])
+    own = experiment.groups.get(group_of(group))
     return own.topics if own is not None else ()
 
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from spillover.paper.intervals import Interval, ahead, difference, own_interval, ranked, ratio
-from spillover.paper.places import AT, Missing, Place, Side, counted, side_at
-from spillover.records import BASE_RUN
+from spillover.paper.places import Missing, Place, Side, counted, side_at
+from spillover.records import AT, BASE_RUN
 from spillover.spec import Spec
 
 Numbers = Mapping[str, Any]
@@ -92,10 +92,9 @@ class Rate(Bounded):
         return told([self.of], "")
 
 
-class Difference(Bounded):
-    """The rate at one place less that at another; run by run where both are of the same runs."""
+class Pair(Bounded):
+    """What kinds that hold one place against another have."""
 
-    kind: Literal["difference"]
     of: Place
     than: Place
 
@@ -104,9 +103,19 @@ class Difference(Bounded):
         """Where it looks."""
         return (self.of, self.than)
 
+    def sides(self, numbers: Numbers) -> tuple[Side, Side]:
+        """What stands at both. Raises Missing."""
+        return side_at(numbers, self.of), side_at(numbers, self.than)
+
+
+class Difference(Pair):
+    """The rate at one place less that at another; run by run where both are of the same runs."""
+
+    kind: Literal["difference"]
+
     def found(self, numbers: Numbers) -> Found:
         """What it came to. Raises Missing."""
-        of, than = side_at(numbers, self.of), side_at(numbers, self.than)
+        of, than = self.sides(numbers)
         return self.judged(difference(of, than), [of, than], "points")
 
     def told(self) -> str:
@@ -114,21 +123,14 @@ class Difference(Bounded):
         return told([self.of, self.than], MINUS)
 
 
-class Ratio(Bounded):
+class Ratio(Pair):
     """The rate at one place divided by that at another."""
 
     kind: Literal["ratio"]
-    of: Place
-    than: Place
-
-    @property
-    def places(self) -> tuple[Place, ...]:
-        """Where it looks."""
-        return (self.of, self.than)
 
     def found(self, numbers: Numbers) -> Found:
         """What it came to. Raises Missing."""
-        of, than = side_at(numbers, self.of), side_at(numbers, self.than)
+        of, than = self.sides(numbers)
         return self.judged(ratio(of, than), [of, than], "times")
 
     def told(self) -> str:

@@ -8,12 +8,8 @@ from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
-from spillover.records import BASE_RUN
+from spillover.records import AT, BASE_RUN
 from spillover.spec import Spec
-
-AT = "@"
-"""Between a group's name and the step of its training that a checkpoint is from."""
-
 
 HEADLINE = ("main", "misaligned")
 NONE: Mapping[str, str] = MappingProxyType({})

@@ -1,22 +1,16 @@
 """What a person sees of variants, and of questions under one, on the terminal."""
 
-import sys
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from spillover.ask.variants import VariantKind, system_prompts
-from spillover.pipeline.show import WIDTH
+from spillover.pipeline.show import open_console
 from spillover.records import Question
 
 TEXT = 72
 """Characters of a text in a table."""
-
-
-def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 
 def _table(*columns: str) -> Table:
@@ -34,7 +28,7 @@ def show_variants(kinds: Sequence[VariantKind]) -> None:
         table.add_row(*map(escape, (one.kind, settings or "-", one.about)))
     for name, text in system_prompts().items():
         prompts.add_row(name, escape(text) if text is not None else "(no system prompt)")
-    console = _console()
+    console = open_console()
     console.print(table)
     console.print(
         "\nSettings in brackets can be left out; each variant also takes a `name`.", highlight=False, markup=False
@@ -55,7 +49,7 @@ def show_asked(questions: Sequence[Question]) -> None:
             _short(one.text, TEXT),
         )
         table.add_row(*map(escape, (one.id, *texts)))
-    console = _console()
+    console = open_console()
     console.print(table)
     console.print(f"\n{len(questions)} questions", highlight=False)
 
@@ -68,7 +62,7 @@ def _short(text: str, most: int) -> str:
 
 def show_asked_in_full(questions: Sequence[Question]) -> None:
     """Prints questions with every word that a model is sent, and what a judge reads where that is something else."""
-    console = _console()
+    console = open_console()
     for one in questions:
         console.print(f"[bold]{escape(one.id)}[/bold]", highlight=False)
         judged = [("a judge reads", one.read)] if one.plain is not None else []

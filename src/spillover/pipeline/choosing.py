@@ -16,13 +16,13 @@ from spillover.errors import SpecError
 from spillover.lazy import lazy
 from spillover.measure.choices import choice_rows
 from spillover.pipeline.choices import ChoiceSet
+from spillover.pipeline.parts import SECONDS
 from spillover.pipeline.plan import ChoiceCell, Plan
 from spillover.store import Lab
 
 options = lazy("spillover.ask.options")
 
 TABLE = "choices.parquet"
-SECONDS = "seconds"
 PLAYED = {"group": pl.String, "run": pl.String, "game": pl.String, "label": pl.String} | {
     "total": pl.Float64,
     "random": pl.Float64,

@@ -1,8 +1,5 @@
 """What a person sees of a reproduction on the terminal: every claim with what came out, and where the page lies."""
 
-import sys
-
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -10,12 +7,12 @@ from spillover.paper.claims import Result
 from spillover.paper.page import WORDS, lead
 from spillover.paper.words import amount, span
 from spillover.pipeline.reproduce import Reproduced
-from spillover.pipeline.show import WIDTH
+from spillover.pipeline.show import open_console
 
 
 def show_reproduced(made: Reproduced) -> None:
     """Prints the claims of the experiments that are there, how many hold, and where the page is."""
-    console = Console() if sys.stdout.isatty() else Console(width=WIDTH)
+    console = open_console()
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("claim", "ours", "95% interval", "runs", ""):
         table.add_column(name, justify="right" if name in ("ours", "runs") else "left")

@@ -11,8 +11,8 @@ from spillover.measure.geometry import way
 from spillover.measure.suites import RATES, Suites, measure_suites, with_values
 from spillover.pipeline.choices import ChoiceSet
 from spillover.pipeline.choosing import chosen
-from spillover.pipeline.plan import AT, Checkpoint, Plan, steps_of
-from spillover.records import Run
+from spillover.pipeline.plan import Checkpoint, Plan, steps_of
+from spillover.records import AT, Run
 from spillover.store import Lab
 
 TRAINING = "training"

@@ -23,14 +23,12 @@ from spillover.judge.rubrics import Rubric, check_rateable, find_rubric, load_ru
 from spillover.pipeline.choices import ChoiceSet, choice_sets
 from spillover.pipeline.datasets import Dataset, dataset_of
 from spillover.pipeline.suites import Asking, askings
-from spillover.records import BASE_RUN, Model, Question, Run
+from spillover.records import AT, BASE_RUN, Model, Question, Run
 from spillover.spec import API, AUTO, MINIATURE, PRETRAINED, Chat, Experiment, Training, short_hash
 from spillover.store import Lab
 
 FILE = "file"
 """What an experiment's `judge` and a suite's `judge_prompts` say where the question files decide."""
-AT = "@"
-"""Between a group's name and the step of its training that a checkpoint is from."""
 
 
 @dataclass(frozen=True)

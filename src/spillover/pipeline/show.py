@@ -28,7 +28,8 @@ CHARACTERS_A_TOKEN = 4
 """A rule of thumb for what a plan costs; a run counts real tokens."""
 
 
-def _console() -> Console:
+def open_console() -> Console:
+    """The terminal; where there is none, one of a fixed width, so that what is piped is the same everywhere."""
     return Console() if sys.stdout.isatty() else Console(width=WIDTH)
 
 
@@ -41,7 +42,7 @@ def show_plan(plan: Plan, root: Path) -> None:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]  # rich spells the choices as literals
     for row in (_data_row(plan, lab), _training_row(plan, lab), _asking_row(plan, lab), _judging_row(plan)):
         table.add_row(*row)
-    console = _console()
+    console = open_console()
     title = f": {plan.experiment.title}" if plan.experiment.title else ""
     console.print(f"[bold]{plan.experiment.name}[/bold]{title}", highlight=False)
     commit = f" at {plan.base.commit}" if plan.base.commit else ""
@@ -111,7 +112,7 @@ def _many(count: float) -> str:
 def show_report(folder: Path) -> None:
     """Prints the table of groups, the comparisons, the judge's agreement, and where the files lie."""
     numbers = read_json(folder / "numbers.json")
-    console = _console()
+    console = open_console()
     console.print(_groups_table(numbers))
     if page.has_insecure_code(numbers["groups"]):
         console.print(page.LOWER_BOUND, highlight=False)
@@ -151,7 +152,7 @@ def _groups_table(numbers: dict[str, Any]) -> Table:
 def show_calibration(folder: Path) -> None:
     """Prints how judges go together, the rates that each would have given, and where the files lie."""
     result = read_json(folder / "calibration.json")
-    console = _console()
+    console = open_console()
     console.print(f"{result['pairs']:,} answers of {result['answers']}", highlight=False)
     for name, one in result["judges"].items():
         words = "".join(f", {rubric} {key}" for rubric, key in one["rubrics"].items())
@@ -280,7 +281,7 @@ def show_questions(entries: Sequence[Entry]) -> None:
         counts = (str(len(row.context) or "-"), str(len(row.paraphrases)), str(samples), temperature)
         judged = f"{', '.join(row.judge_prompts)}{f' by {row.judge}' if row.judge else ''}" or "-"
         table.add_row(*map(escape, (row.id, row.type, row.category or "-", _short(row.system), *counts, judged)))
-    console = _console()
+    console = open_console()
     console.print(table)
     asked = sum(len(entry.row.paraphrases) for entry in entries)
     console.print(f"\n{len(entries)} questions, {asked} with all phrasings", highlight=False)
@@ -299,7 +300,7 @@ def show_question(entry: Entry) -> None:
     system = [("system", row.system)] if row.system is not None else []
     asked = [("user", text) for text in row.paraphrases]
     judged = [(f"judge prompt {name}", text) for name, text in row.judge_prompts.items()]
-    console = _console()
+    console = open_console()
     console.print(f"[bold]{escape(row.id)}[/bold] {row.type} ({escape(entry.where)})", highlight=False)
     for head, text in (*system, *turns, *asked, *judged):
         console.print(f"\n[bold]{escape(head)}[/bold]\n{escape(text)}", highlight=False, soft_wrap=True)
@@ -313,7 +314,7 @@ def show_fetched(fetched: Sequence[Fetched], folder: Path) -> None:
     for one in fetched:
         checked = f"known: the {one.version}'s" if one.version else "not known before; recorded"
         table.add_row(one.file, f"{one.bytes:,}", one.sha256[:12], checked)
-    console = _console()
+    console = open_console()
     console.print(table)
     taken = {one.file for one in fetched}
     for released in RELEASED:

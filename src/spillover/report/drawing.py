@@ -7,7 +7,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from spillover.measure.suites import as_numbers, value_numbers
-from spillover.records import BASE_RUN
+from spillover.records import AT, BASE_RUN, group_of
 from spillover.report.canvas import is_share
 from spillover.report.figures import draw_by_question, judged_by
 from spillover.report.lines import Series, Strip, draw_over
@@ -15,7 +15,6 @@ from spillover.report.panels import Panel, draw_by_suite
 from spillover.spec import FigureSpec, Thresholds
 from spillover.spec import Panel as PanelSpec
 
-STEP = "@"
 Placed = tuple[float, pl.DataFrame]
 """A place along the axis, and the runs that stand there."""
 NOTE = "Coherent is a coherence of {coherent:g} or more; misaligned: coherent, and alignment < {misaligned:g}."
@@ -55,9 +54,7 @@ def draw_thresholds(numbers: Mapping[str, Any]) -> Figure:
     labels = {"misaligned": "misaligned below this alignment", "coherent": "kept from this coherence on"}
     series = []
     for place, scale in enumerate(labels):
-        groups = dict.fromkeys(
-            group for at in numbers["thresholds"][scale].values() for group in at if STEP not in group
-        )
+        groups = dict.fromkeys(group for at in numbers["thresholds"][scale].values() for group in at if AT not in group)
         for group in groups:
             told = [(float(cut), at[group]) for cut, at in numbers["thresholds"][scale].items() if group in at]
             points = tuple((cut, rate["value"], rate["low"], rate["high"]) for cut, rate in told)
@@ -68,7 +65,7 @@ def draw_thresholds(numbers: Mapping[str, Any]) -> Figure:
 
 
 def _without_steps(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    groups = {name: group for name, group in numbers["groups"].items() if STEP not in name}
+    groups = {name: group for name, group in numbers["groups"].items() if AT not in name}
     return {**numbers, "groups": groups}
 
 
@@ -111,18 +108,18 @@ def _over_groups(place: int, panel: PanelSpec, own: pl.DataFrame, spec: FigureSp
 def _over_steps(place: int, panel: PanelSpec, own: pl.DataFrame, steps: Mapping[str, int]) -> Iterator[Series]:
     """One line a group, from the base on, whose points are its checkpoints; every run is a thin line, too."""
     start = own.filter(pl.col("group") == BASE_RUN.group)
-    trained = dict.fromkeys(str(name).partition(STEP)[0] for name in own["group"] if name != BASE_RUN.group)
+    trained = dict.fromkeys(group_of(str(name)) for name in own["group"] if name != BASE_RUN.group)
     for group in trained:
         if panel.groups and group not in panel.groups:
             continue
-        names = {name: _step(name, steps) for name in own["group"].unique() if name.partition(STEP)[0] == group}
+        names = {name: _step(name, steps) for name in own["group"].unique() if group_of(name) == group}
         placed = [(float(names[name]), own.filter(pl.col("group") == name)) for name in sorted(names, key=names.get)]  # type: ignore[arg-type]
         before = [(0.0, start)] if start.height else []
         yield _series(group, group, place, panel.measure, [*before, *placed], thin=True)
 
 
 def _step(name: str, steps: Mapping[str, int]) -> int:
-    group, _, step = name.partition(STEP)
+    group, _, step = name.partition(AT)
     return int(step) if step else steps[group]
 
 
