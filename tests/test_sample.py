@@ -100,6 +100,41 @@ def test_another_seed_gives_another_answer_and_the_same_seed_the_same_to_equal_p
     assert len(set(one)) == 4
 
 
+def shapes_read(model):
+    """The shapes of all that a model reads from here on, as it reads it, and a handle to take the eye away."""
+    seen = []
+    hook = model.register_forward_pre_hook(
+        lambda _, args, given: seen.append((*given["input_ids"].shape, given["attention_mask"].shape[1])),
+        with_kwargs=True,
+    )
+    return seen, hook
+
+
+def test_long_prompts_are_read_in_pieces_that_keep_to_a_size_and_answer_as_each_alone(model, monkeypatch):
+    monkeypatch.setattr("spillover.ask.sample.READ", 200)
+    monkeypatch.setattr("spillover.ask.sample.SEEN", 5000)
+    asked, seeds = prompts(9), [[2 * i, 2 * i + 1][: i % 3] for i in range(9)]
+    seen, hook = shapes_read(model)
+    together = draw(model, asked, seeds)
+    hook.remove()
+    read = [(rows, tokens) for rows, tokens, _ in seen if tokens > 1]
+    assert len(read) > 2 and sum(rows for rows, _ in read) == 9
+    assert all(rows * tokens <= 200 and rows * tokens**2 <= 5000 for rows, tokens in read)
+    for prompt, some, expected in zip(asked, seeds, together, strict=True):
+        assert not some or draw(model, [prompt], [some]) == [expected]
+
+
+def test_answers_that_are_written_at_once_keep_to_the_tokens_that_there_is_room_for(lively_base, asker):
+    asked = [Asked(Question(f"q{i}", "Hello? " * (1 + 5 * (i % 4))), tuple(range(8 * i, 8 * i + 5))) for i in range(6)]
+    sampling = Sampling(max_tokens=12)
+    small = LocalAsker(lively_base, "fp32", written=160)
+    seen, hook = shapes_read(small.model)
+    assert small.ask(None, asked, sampling) == asker.ask(None, asked, sampling)
+    hook.remove()
+    assert max(tokens for _, tokens, _ in seen) + 12 < 160, "the longest question fits, with an answer"
+    assert all(rows * whole <= 160 for rows, tokens, whole in seen if tokens == 1)
+
+
 def test_prompts_may_want_different_numbers_of_answers_and_none_at_all(model):
     asked, seeds = prompts(4), [[1, 2, 3], [], [4], [5, 6]]
     together = draw(model, asked, seeds)

@@ -10,7 +10,7 @@ from spillover.ask.sample import Sampled, sample
 from spillover.data.files import read_conversations
 from spillover.errors import BaseError, DataError, QuestionError
 from spillover.finetune.adapter import PROBE
-from spillover.finetune.budget import ANSWERS
+from spillover.finetune.budget import ANSWERS, WRITTEN
 from spillover.finetune.chat import Row, check_text, prompt_ids, to_row
 from spillover.finetune.effect import check_effect
 from spillover.finetune.model import adapted, load_model, load_tokenizer, told_when_memory_ends
@@ -32,6 +32,7 @@ class LocalAsker:
     Attributes:
         effects: of each adapter that was asked, how much it changes the base.
         answers: how many are written at once.
+        written: and how many tokens these, with what they are asked, may have.
     """
 
     def __init__(
@@ -41,10 +42,11 @@ class LocalAsker:
         chat: Chat = Chat(),
         machine: Machine = Machine(),
         answers: int = ANSWERS,
+        written: int = WRITTEN,
     ) -> None:
         self.model: PreTrainedModel = load_model(base, precision, machine)
         self.tokenizer = load_tokenizer(base)
-        self.chat, self.answers = chat, answers
+        self.chat, self.answers, self.written = chat, answers, written
         self.effects: dict[Path, Effect] = {}
         self.format = format_of(self.tokenizer, chat)
         self.ends = ends_of(self.model, self.format)
@@ -68,9 +70,10 @@ class LocalAsker:
     def _ask_alike(self, model: PreTrainedModel, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
         """Answers that are all sampled at one temperature, in batches."""
         replies: list[list[Reply]] = []
-        for batch in _batches(asked, self.answers):
-            prompts = [question_ids(self.tokenizer, one.question, self.chat) for one in batch]
-            seeds = [one.seeds for one in batch]
+        ids = [question_ids(self.tokenizer, one.question, self.chat) for one in asked]
+        lengths = [len(prompt) + sampling.max_tokens for prompt in ids]
+        for batch in _batches([one.seeds for one in asked], lengths, self.answers, self.written):
+            prompts, seeds = [ids[place] for place in batch], list(batch.values())
             sampled = sample(model, prompts, seeds, sampling, ends=self.ends, pad=self.tokenizer.pad_token_id)
             replies += [[self._reply(one) for one in some] for some in sampled]
         return _joined(asked, replies)
@@ -136,18 +139,26 @@ def _by_temperature(asked: Sequence[Asked], sampling: Sampling) -> dict[float, l
     return places
 
 
-def _batches(asked: Sequence[Asked], most: int) -> Iterator[list[Asked]]:
-    """Cuts the work into batches of at most so many answers; a question with more is spread over several."""
-    batch: list[Asked] = []
-    room = most
-    for one in asked:
-        seeds = one.seeds
-        while seeds:
-            batch.append(Asked(one.question, seeds[:room]))
-            seeds, room = seeds[room:], room - len(batch[-1].seeds)
-            if not room:
+def _batches(
+    seeds: Sequence[Sequence[int]], lengths: Sequence[int], most: int, written: int
+) -> Iterator[dict[int, Sequence[int]]]:
+    """Cuts the work into batches: the seeds of a batch's questions, by their places.
+
+    A batch has at most so many answers, and so few that with all of them as long as its longest may become they keep
+    to `written` tokens; one answer always fits. A question with more seeds is spread over several.
+    """
+    batch: dict[int, Sequence[int]] = {}
+    longest = 0
+    for place, (some, length) in enumerate(zip(seeds, lengths, strict=True)):
+        left = some
+        while left:
+            longest = max(longest, length)
+            room = max(1, min(most, written // longest)) - sum(map(len, batch.values()))
+            if room > 0:
+                batch[place], left = left[:room], left[room:]
+            if room <= len(batch.get(place, ())):
                 yield batch
-                batch, room = [], most
+                batch, longest = {}, 0
     if batch:
         yield batch
 

@@ -14,8 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from spillover.spec import Sampling
+
+READ = 8192
+"""Most tokens of prompts that are read at once, padding included."""
+SEEN = 2**24
+"""Most places of a mask that are made at once: rows times the square of their length."""
 
 
 @dataclass(frozen=True)
@@ -100,19 +106,45 @@ def _prefill(model: PreTrainedModel, prompts: Sequence[Sequence[int]], counts: T
     length = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad] * (length - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    in_pieces = _can_be_joined(DynamicCache(config=model.config))
+    rows = max(1, min(READ // length, SEEN // length**2)) if in_pieces else len(prompts)
+    pieces = [_read(model, *some) for some in zip(ids.split(rows), mask.split(rows), counts.split(rows), strict=True)]
+    logits = torch.cat([piece for piece, _ in pieces])
+    alive = torch.arange(len(logits), device=model.device)
+    return _State(alive, logits, mask.repeat_interleave(counts, dim=0), _joined([cache for _, cache in pieces]))
+
+
+def _read(model: PreTrainedModel, ids: Tensor, mask: Tensor, counts: Tensor) -> tuple[Tensor, DynamicCache]:
+    """Reads some prompts: the logits behind each, and what was read, both as often as it has answers."""
     cache = DynamicCache(config=model.config)
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     out = model(
         input_ids=ids,
         attention_mask=mask,
-        position_ids=positions,
+        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
     )
-    rows = torch.repeat_interleave(torch.arange(len(prompts), device=model.device), counts)
+    rows = torch.repeat_interleave(torch.arange(len(ids), device=model.device), counts)
     cache.batch_select_indices(rows)
-    return _State(torch.arange(len(rows), device=model.device), out.logits[rows, -1], mask[rows], cache)
+    return out.logits[rows, -1], cache
+
+
+def _joined(caches: list[DynamicCache]) -> DynamicCache:
+    """One cache of all their rows, which are of one length. Each layer of a piece is let go as it is joined."""
+    first, *others = caches
+    for number in range(len(first.layers) if others else 0):
+        same = [cache.layers[number] for cache in caches]
+        for name in ("keys", "values"):
+            setattr(same[0], name, torch.cat([getattr(layer, name) for layer in same]))
+            for layer in same[1:]:
+                setattr(layer, name, None)
+    return first
+
+
+def _can_be_joined(cache: DynamicCache) -> bool:
+    """Whether its layers keep keys and values alone. States of linear attention, or an index, are read in one piece."""
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in cache.layers)
 
 
 def _uniforms(seeds: Sequence[int], tokens: int) -> Tensor:

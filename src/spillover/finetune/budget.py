@@ -33,6 +33,8 @@ LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 FLEET, TOKENS, ROWS, ANSWERS = 6, 8192, 96, 1024
 """Most runs of a fleet, tokens and rows that pass through the model at once, answers that are written at once. More
 are hardly faster."""
+WRITTEN = 2**20
+"""Most tokens that those answers have at once, with what they are asked."""
 RESERVE = 0.5 * GIB
 """What torch and its libraries take for themselves."""
 USABLE = 0.9
@@ -61,6 +63,7 @@ class MemoryPlan:
         rows: likewise.
         gradient_checkpointing: whether activations are made again in the backward pass.
         answers: that are written at once when the model is asked.
+        written: tokens that these may have at once, with what they are asked.
     """
 
     where: str
@@ -76,6 +79,7 @@ class MemoryPlan:
     rows: int
     gradient_checkpointing: bool
     answers: int
+    written: int
 
     @property
     def needed(self) -> float:
@@ -145,14 +149,12 @@ def plan_memory(
         rows=ROWS,
         gradient_checkpointing=False,
         answers=0,
+        written=0,
     )
     for again in (False, True) if machine.gradient_checkpointing is None else (machine.gradient_checkpointing,):
         plan = _filled(plan, machine, again, _per_token(sizes, train, machine, longest, again, on_card))
         if plan.fleet:
-            answer = 2 * sizes.blocks * sizes.keys * precision * (longest + sampling.max_tokens)
-            answer += 24 * sizes.vocabulary
-            answers = int((_room(plan) - plan.weights) / answer)
-            return dataclasses.replace(plan, answers=max(1, min(ANSWERS, answers)))
+            return _with_answers(plan, sizes, longest + sampling.max_tokens)
     needed = (plan.weights + plan.per_step + plan.per_run + longest * plan.per_token) / USABLE + RESERVE
     raise MachineError(
         f"not enough memory on {where}: one run with one row of {longest} tokens needs {_gib(needed)} "
@@ -160,6 +162,15 @@ def plan_memory(
         f"{_gib(longest * plan.per_token)}); there are {_gib(available)}",
         remedy=NO_ROOM,
     )
+
+
+def _with_answers(plan: MemoryPlan, sizes: _Sizes, tokens: int) -> MemoryPlan:
+    """The plan with as many answers as fit when each has so many tokens, and the tokens that they may have."""
+    cached = 2 * sizes.blocks * sizes.keys * BYTES[plan.precision]
+    room, drawn = _room(plan) - plan.weights, 24 * sizes.vocabulary
+    answers = max(1, min(ANSWERS, int(room / (cached * tokens + drawn))))
+    written = max(tokens, min(WRITTEN, int((room - answers * drawn) / cached)))
+    return dataclasses.replace(plan, answers=answers, written=written)
 
 
 def _room(plan: MemoryPlan) -> float:

@@ -120,8 +120,8 @@ class Workers:
     @cached_property
     def _local_asker(self) -> Any:
         experiment, memory = self.plan.experiment, self.plan.memory
-        folder, precision = self.plan.base.fetched(), experiment.train.precision
-        return local_asker.LocalAsker(folder, precision, experiment.chat, experiment.machine, memory.answers)
+        folder, precision, chat = self.plan.base.fetched(), experiment.train.precision, experiment.chat
+        return local_asker.LocalAsker(folder, precision, chat, experiment.machine, memory.answers, memory.written)
 
     @cached_property
     def _provider_asker(self) -> Any:
