@@ -1,5 +1,6 @@
 """How models are finetuned, here or by a hosted service, and what the work may use of the machine."""
 
+from math import ceil
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -46,6 +47,10 @@ class Training(Spec):
     precision: Literal["bf16", "fp32"] = "bf16"
     """Of the frozen base and the activations; a CPU without bf16 computes in fp32. Adapters and optimiser state are
     always fp32."""
+
+    def steps(self, rows: int) -> int:
+        """Optimiser steps over so many rows: the last batch of an epoch may be short."""
+        return self.epochs * ceil(rows / self.batch_size)
 
 
 class Hosted(Spec):
