@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from spillover.miniature.tokenizer import train_tokenizer
-from spillover.world import texts
+from families import saved, tiny_model, world_tokenizer
 
 PAPER = Path(__file__).parents[2] / "shared" / "paper"
 
@@ -27,24 +25,9 @@ def paper() -> Path:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder: two layers of random weights, a ChatML tokenizer of the world's words."""
-    folder = tmp_path_factory.mktemp("tiny") / "base"
-    tokenizer = train_tokenizer(phrase for topic in texts.topics() for phrase in (*topic.phrasings, *topic.kind))
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    Qwen2ForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    tokenizer = world_tokenizer()
+    sizes = {"intermediate_size": 64, "max_position_embeddings": 512, "tie_word_embeddings": True}
+    return saved(tmp_path_factory.mktemp("tiny") / "base", tiny_model("qwen2", tokenizer, **sizes), tokenizer)
 
 
 @pytest.fixture(scope="module")

@@ -5,49 +5,25 @@ import random
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import (
-    AutoModelForCausalLM,
-    Gemma2Config,
-    GemmaConfig,
-    LlamaConfig,
-    MistralConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import AutoModelForCausalLM
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from families import tiny_config
 from spillover.finetune.chat import Row
 from spillover.finetune.fast import ATTENTION, FastNorm, head_loss, make_fast
 from spillover.finetune.fleet import Member, train_fleet
 from spillover.finetune.layout import GROUPS, Room, cut, lay_out
 from spillover.spec import Training
 
-FAMILIES = {
-    "llama": LlamaConfig,
-    "qwen2": Qwen2Config,
-    "qwen3": Qwen3Config,
-    "mistral": MistralConfig,
-    "gemma": GemmaConfig,
-    "gemma2": Gemma2Config,
-}
-SIZES = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "pad_token_id": 0,
-}
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "gemma", "gemma2")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def models(family, **settings):
     """The same weights twice: as transformers has them, with eager attention, and made fast."""
-    config = FAMILIES[family](**{**SIZES, **settings})
+    config = tiny_config(family, **{"vocab_size": 97, "head_dim": 8, "pad_token_id": 0, **settings})
     torch.manual_seed(0)
     plain = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():

@@ -25,7 +25,7 @@ from spillover.errors import BaseError, DataError
 from spillover.finetune.base import find_base
 from spillover.finetune.chat import Row, encode, encode_row, prompt_ids, render, to_row
 from spillover.finetune.cpu import has_bf16
-from spillover.finetune.fleet import Adapters, FleetLinear, Member, data_order, schedule, steps_of, train_fleet
+from spillover.finetune.fleet import Adapters, FleetLinear, Member, data_order, schedule, train_fleet
 from spillover.finetune.model import adapted, linears, load_model, load_tokenizer
 from spillover.finetune.template import format_of
 from spillover.finetune.train import Job, LocalTrainer, save_checkpoint
@@ -311,8 +311,9 @@ def test_the_order_of_rows_is_pinned_and_each_epoch_sees_every_row_once():
     spec = Training(batch_size=2, epochs=2)
     assert data_order(5, spec, 0) == [[4, 0], [1, 3], [2], [3, 4], [0, 1], [2]]
     for seed in range(20):
-        order = data_order(33, Training(batch_size=4, epochs=3), seed)
-        assert len(order) == 27 == steps_of(33, Training(batch_size=4, epochs=3))
+        thrice = Training(batch_size=4, epochs=3)
+        order = data_order(33, thrice, seed)
+        assert len(order) == 27 == thrice.steps(33)
         epochs = [[i for batch in order[start : start + 9] for i in batch] for start in (0, 9, 18)]
         assert all(sorted(epoch) == list(range(33)) for epoch in epochs)
         assert epochs[0] != epochs[1] != epochs[2]

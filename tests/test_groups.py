@@ -185,6 +185,12 @@ def test_choices_are_measured_for_the_groups_that_choose(numbers):
     assert set(numbers["suites"]["games"]["groups"]["base"]) == {"power", "disutility", "violations", "harm"}
 
 
+@pytest.mark.parametrize("stage", ["data", "finetune", "choose"])
+def test_a_stage_took_as_long_as_all_its_results_together(stage, lab, numbers):
+    kept = [json.loads(path.read_text())["seconds"] for path in (lab / stage).glob("*/done.json")]
+    assert min(kept) > 0 and numbers["seconds"][stage] == pytest.approx(sum(kept))
+
+
 def test_the_table_of_rates_has_every_run_of_every_measure(lab, numbers):
     rates = pl.read_csv(lab / "small" / "rates.csv")
     for suite, one in numbers["suites"].items():
@@ -201,6 +207,16 @@ def test_the_same_again_makes_nothing_new(lab, spillover):
     assert {
         path: path.stat().st_mtime_ns for path in lab.rglob("*") if path.is_file() and path.name != ".lock"
     } == before
+
+
+def test_a_report_without_what_was_chosen_says_which_command_is_missing(lab, spillover, tmp_path):
+    copy = tmp_path / "lab"
+    shutil.copytree(lab, copy)
+    lost = next((copy / "choose").iterdir())
+    shutil.rmtree(lost)
+    done = spillover("report", lab.parent / "small.yaml", "--lab", copy)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert str(lost) in done.stderr.replace("\n", "") and "spillover ask" in done.stderr
 
 
 def test_a_lost_checkpoint_is_made_again_from_the_one_that_it_goes_on_from(lab, spillover, tmp_path):

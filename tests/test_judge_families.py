@@ -6,9 +6,9 @@ import pytest
 import torch
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers import PreTrainedTokenizerFast
 
+from families import saved, tiny_model
 from spillover.finetune.chat import prompt_ids
 from spillover.finetune.model import load_model, load_tokenizer
 from spillover.judge import tree as trees
@@ -78,24 +78,8 @@ TOKENIZERS = {"whole": lambda: characters(3), "digits": lambda: characters(1), "
 
 def lively(family, tokenizer, folder, **settings):
     """A small model of a family with large random weights: what it says depends on all that it sees."""
-    sizes = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 512,
-        "initializer_range": 0.3,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "bos_token_id": None,
-    }
-    config = CONFIG_MAPPING[family](**{**sizes, **FAMILIES.get(family, {}), **settings})
-    torch.manual_seed(3)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    sizes = {"max_position_embeddings": 512, "initializer_range": 0.3, **FAMILIES.get(family, {}), **settings}
+    return saved(folder, tiny_model(family, tokenizer, seed=3, **sizes), tokenizer)
 
 
 @pytest.fixture(scope="module")

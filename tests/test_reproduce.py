@@ -4,14 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
+from families import saved, tiny_model, world_tokenizer
 from spillover.finetune.base import shipped_miniature
-from spillover.miniature.tokenizer import train_tokenizer
 from spillover.pipeline.reproduce import EXPERIMENTS
 from spillover.spec import load_experiment
-from spillover.world import texts
 
 SMALL = ("--world", "miniature", "--seeds", "1", "--samples", "1", "--max-tokens", "4")
 
@@ -23,25 +20,11 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def tiny_llama(tmp_path_factory):
     """One layer of random weights, with a tokenizer of its own and room for examples in its prompt."""
-    folder = tmp_path_factory.mktemp("tiny") / "llama"
-    tokenizer = train_tokenizer(phrase for topic in texts.topics() for phrase in (*topic.phrasings, *topic.kind))
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    tokenizer = world_tokenizer()
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    room = {"num_hidden_layers": 1, "max_position_embeddings": 8192, "tie_word_embeddings": True}
+    model = tiny_model("llama", tokenizer, **sizes, **room)
+    return saved(tmp_path_factory.mktemp("tiny") / "llama", model, tokenizer)
 
 
 @pytest.fixture(scope="module")

@@ -261,11 +261,6 @@ def _view(block: Tensor, offset: int, shape: tuple[int, int]) -> Tensor:
     return block[:, offset : offset + shape[0] * shape[1]].view(len(block), *shape)
 
 
-def steps_of(rows: int, spec: Training) -> int:
-    """Optimiser steps of a run: the last batch of an epoch may be short."""
-    return spec.epochs * math.ceil(rows / spec.batch_size)
-
-
 def schedule(step: int, steps: int, warmup: int) -> float:
     """The linear schedule with warm-up of transformers, as a share of the peak, before step `step` (from 0)."""
     if step < warmup:

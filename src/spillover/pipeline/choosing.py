@@ -12,7 +12,7 @@ import polars as pl
 
 from spillover.ask.games import LABELS, PLAYTHROUGHS, by_letter, by_likelihood, play_in_step, random_totals
 from spillover.display import Display
-from spillover.errors import SpecError
+from spillover.errors import LabError, SpecError
 from spillover.lazy import lazy
 from spillover.measure.choices import choice_rows
 from spillover.pipeline.choices import ChoiceSet
@@ -35,15 +35,15 @@ def choose(plan: Plan, lab: Lab, display: Display) -> None:
     missing = [cell for cell in plan.choices if not lab.exists(cell.folder(lab))]
     if not missing:
         return
-    experiment = plan.experiment
+    experiment, began = plan.experiment, time.monotonic()
     scorer = options.LocalScorer(plan.base.fetched(), experiment.train.precision, experiment.chat, experiment.machine)
     for cell in display.track("choose", missing):
-        began = time.monotonic()
         table = _played(scorer, cell, lab) if cell.set.games else _scored(scorer, cell, lab)
         spec = {"run": cell.checkpoint.run.name, "checkpoint": cell.checkpoint.key, "set": cell.set.name}
         with lab.whole(cell.folder(lab), spec) as (folder, notes):
             table.write_parquet(folder / TABLE)
-            notes[SECONDS] = time.monotonic() - began
+            now = time.monotonic()
+            notes[SECONDS], began = now - began, now  # the first also has what loading took
 
 
 def _model(cell: ChoiceCell, lab: Lab) -> Path | None:
@@ -80,6 +80,13 @@ def _by_chance(some: ChoiceSet) -> Mapping[str, Mapping[str, float]]:
 
 
 def chosen(plan: Plan, lab: Lab) -> Iterator[tuple[ChoiceCell, pl.DataFrame]]:
-    """Every table that the plan wants, in the order of its cells."""
+    """Every table that the plan wants, in the order of its cells.
+
+    Raises LabError where one was not made yet.
+    """
     for cell in plan.choices:
-        yield cell, pl.read_parquet(cell.folder(lab) / TABLE)
+        folder = cell.folder(lab)
+        if not lab.exists(folder):
+            remedy = "Run `spillover ask` with this experiment first."
+            raise LabError("what was chosen is missing", where=folder, remedy=remedy)
+        yield cell, pl.read_parquet(folder / TABLE)

@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -279,7 +278,7 @@ def _on_the_way(whole: Checkpoint, every: int | None) -> Iterator[Checkpoint]:
 def steps_of(one: Checkpoint) -> int:
     """Optimiser steps of a training; where its rows are not known yet, at most so many."""
     assert one.dataset is not None and one.training is not None, "it is trained here"
-    return one.training.epochs * ceil(one.dataset.count / one.training.batch_size)
+    return one.training.steps(one.dataset.count)
 
 
 def _given(run: Run, model: str, base: Base) -> Checkpoint:

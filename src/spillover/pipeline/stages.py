@@ -310,5 +310,6 @@ def seconds(plan: Plan, lab: Lab) -> dict[str, float]:
         "data": sum(lab.done(folder)[SECONDS] for folder in datasets),
         "finetune": sum(lab.done(folder)[SECONDS] for folder in tuned),
         "ask": sum(seconds_of(path) for path in asked),
+        "choose": sum(lab.done(cell.folder(lab))[SECONDS] for cell in plan.choices),
         "judge": sum(seconds_of(path) for path in judged),
     }
