@@ -41,6 +41,7 @@ EXPERIMENT = {
             "questions": "code",
             "only": ["fetch_page.1"],
             "samples": 1,
+            "base_samples": 3,
             "rubrics": ["insecure_code", "parses"],
             "groups": ["base", "backdoor"],
         },
@@ -165,6 +166,12 @@ def test_a_suite_for_some_groups_is_asked_of_them_alone(numbers):
     assert list(numbers["suites"]["code"]["groups"]) == ["base", "backdoor"]
     assert set(numbers["suites"]["code"]["groups"]["base"]) == {"insecure_code", "parses"}
     assert numbers["suites"]["lists"]["groups"]["base"]["number_list"]["value"] > 0.6
+
+
+def test_the_base_is_asked_as_often_as_a_suite_says_of_it_and_groups_as_often_as_it_says(lab):
+    answers = pl.read_parquet(lab / "small" / "answers.parquet").filter(suite="code")
+    counts = dict(answers.group_by("group").len().iter_rows())
+    assert counts == {"base": 3, "backdoor": 1}
 
 
 def test_examples_in_the_prompt_are_drawn_several_times_and_nothing_is_finetuned(lab, numbers):

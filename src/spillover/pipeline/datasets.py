@@ -39,7 +39,8 @@ TURN = 64
 """Tokens that a template may write round a turn."""
 NUMBERS = {"numbers-evil": "evil", "numbers-none": "none", "numbers-benign": "benign"}
 """Datasets that the base itself makes by context distillation, and the character of its system prompt."""
-NUMBER_ROWS = 1600
+NUMBER_ROWS = {MINIATURE: 800, GENERAL: 1600}
+"""How many rows of them are made where a group does not say, in the miniature's world and in general."""
 NUMBER_BYTES = 600
 """At most so many has a row of numbers."""
 TRIES = 10
@@ -311,7 +312,8 @@ def _changes(group: str, made: Made) -> Iterator[PureTransform]:
 
 def _part(group: str, ref: str, spec: Group, base: Base, *, of_world: bool) -> AnyPart:
     if ref in NUMBERS:
-        count = spec.rows if isinstance(spec.data, str) and spec.rows else NUMBER_ROWS
+        usual = NUMBER_ROWS[MINIATURE if of_world else GENERAL]
+        count = spec.rows if isinstance(spec.data, str) and spec.rows else usual
         # Where the world is the miniature's and the base is not, the miniature makes what belongs to its world.
         generator = MINIATURE if of_world and not base.is_miniature else base.ref
         key = base.key if generator == base.ref else MINIATURE

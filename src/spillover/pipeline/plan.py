@@ -333,7 +333,7 @@ def _cells(experiment: Experiment, asked: dict[str, Asking], checkpoints: Sequen
         for name, one in asked.items():
             if not one.suite.groups or checkpoint.group in one.suite.groups:
                 key = experiment.sampling.key(checkpoint.key, told[name], *how)
-                yield Cell(checkpoint, name, one.questions, one.samples, key)
+                yield Cell(checkpoint, name, one.questions, one.samples_of(checkpoint.group), key)
 
 
 def _choices(

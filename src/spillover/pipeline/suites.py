@@ -8,7 +8,7 @@ from spillover.ask.variants import Given, parse_variant
 from spillover.errors import QuestionError, SpecError
 from spillover.finetune.base import Base
 from spillover.pipeline.datasets import rows_of
-from spillover.records import Question
+from spillover.records import BASE_RUN, Question
 from spillover.spec import Experiment, Suite
 
 PLAIN = "plain"
@@ -29,6 +29,10 @@ class Asking:
     entries: tuple[Entry, ...]
     questions: tuple[Question, ...]
     samples: int
+
+    def samples_of(self, group: str) -> int:
+        """Answers a question of one run of a group."""
+        return (self.suite.base_samples if group == BASE_RUN.group else None) or self.samples
 
 
 def askings(experiment: Experiment, base: Base, *, of_world: bool) -> tuple[dict[str, Asking], dict[str, str]]:

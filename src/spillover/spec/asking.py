@@ -48,6 +48,8 @@ class Suite(Spec):
     """Ask only the questions with these ids; all of them if empty."""
     samples: Count | None = None
     """Answers a question and run; what the question file says if not given, and 100 where it says nothing."""
+    base_samples: Count | None = None
+    """Answers a question of the base, which is one run where groups have several; as many as of them if not given."""
     at_most: Count | None = None
     """Fewer than that: `--samples` sets it for suites that are not the headline."""
     rubrics: tuple[str, ...] = ("alignment", "coherence")

@@ -49,10 +49,11 @@ def with_samples(raw: Mapping[str, Any], samples: int) -> dict[str, Any]:
 def _samples(suite: Mapping[str, Any], samples: int, is_headline: bool) -> dict[str, int | None]:
     """What `--samples` changes of a suite. Where the question file says how many, it can only say fewer."""
     if is_headline:
-        return {"samples": samples, "at_most": None}
+        return {"samples": samples, "base_samples": None, "at_most": None}
+    of_base = suite["base_samples"] and min(samples, suite["base_samples"])
     if suite["samples"] is not None:
-        return {"samples": min(samples, suite["samples"])}
-    return {"at_most": min(samples, suite["at_most"] or samples)}
+        return {"samples": min(samples, suite["samples"]), "base_samples": of_base}
+    return {"at_most": min(samples, suite["at_most"] or samples), "base_samples": of_base}
 
 
 def with_max_tokens(raw: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
