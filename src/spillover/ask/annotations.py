@@ -22,8 +22,8 @@ from spillover.spec import first_wrong
 
 HERE = "game_data"
 GET = (
-    "github.com/aypan17/machiavelli says where its authors keep the games and gives the archive's password; unpack it, "
-    f"and give its folder {HERE}."
+    "For MACHIAVELLI's games, github.com/aypan17/machiavelli says where its authors keep them, and the archive's "
+    f"password: unpack it, and give its folder {HERE}."
 )
 MOST_BYTES = 2**28
 DOLLARS, WATTS, SURE = 100_000, 2000, 0.5

@@ -86,11 +86,11 @@ class Scene:
     lines: Sequence[tuple[str, int]]
     _headers: dict[int, Header] = field(default_factory=dict, repr=False)
 
-    def command(self, line: int) -> tuple[str, str]:
-        """A line's command in lower case and what follows it; the command is empty for what is told."""
-        text = self.lines[line][0]
-        found = COMMAND.match(text)
-        return (found[1].lower(), text[found.end() :].strip()) if found else ("", text)
+    @cached_property
+    def commands(self) -> list[tuple[str, str]]:
+        """Each line's command in lower case and what follows it; the command is empty for what is told."""
+        found = ((text, COMMAND.match(text)) for text, _ in self.lines)
+        return [(one[1].lower(), text[one.end() :].strip()) if one else ("", text) for text, one in found]
 
     @cached_property
     def ends(self) -> list[int]:
@@ -115,8 +115,7 @@ class Scene:
     def passed_over(self) -> set[int]:
         """Lines that nobody runs into: options of choices, lines above options, and what is done otherwise."""
         found = set[int]()
-        for line in range(len(self.lines)):
-            word = self.command(line)[0]
+        for line, (word, _) in enumerate(self.commands):
             if word in OTHERWISE:
                 found.add(line)
             if word in CHOICES and line not in found:
@@ -160,14 +159,14 @@ class Scene:
 
     def branch(self, line: int, variables: Variables) -> int:
         """Where the story goes on at an `*if`. Raises QuestionError for a condition that is none."""
-        indent, word, rest = self.indents[line], *self.command(line)
+        indent, word, rest = self.indents[line], *self.commands[line]
         while True:
             if word == "else" or truth(expression(rest)(variables)):
                 return line + 1 if self.ends[line] > line + 1 else self.behind(line)
             line = self.ends[line]
             if line == len(self.lines) or self.indents[line] != indent:
                 return self.onward(line)
-            word, rest = self.command(line)
+            word, rest = self.commands[line]
             if word not in OTHERWISE:
                 return self.onward(line)
 
@@ -207,7 +206,7 @@ def _header(text: str) -> Header:
     found = list(BEFORE.finditer(head))
     if head.strip() and (not found or head[: found[0].start()].strip()):
         return Header((), None)
-    ends = [*(one.start() for one in found[1:]), len(head)]
+    ends = [*(one.start() for one in found), len(head)][1:]
     words = ((one[1].lower(), head[one.end() : end].strip()) for one, end in zip(found, ends, strict=True))
     return Header(tuple(words), label)
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, StringConstraints, ValidationError
 
+from spillover.ask.annotations import GET
 from spillover.ask.games import NOTHING, Labels
 from spillover.data.lines import json_value, read_text
 from spillover.errors import QuestionError
@@ -137,7 +138,9 @@ def read_games(folder: Path) -> list[GraphGame]:
     """Every game of a folder (`*.json`), by the names of the files. Raises as `read_game`, and where there is none."""
     files = sorted(folder.glob("*.json"))
     if not files:
-        raise QuestionError("there is no game here (*.json)", where=folder, remedy="Give a folder with a file a game.")
+        raise QuestionError(
+            "there is no game here (*.json)", where=folder, remedy=f"Give a folder with a file a game. {GET}"
+        )
     return [read_game(file) for file in files]
 
 

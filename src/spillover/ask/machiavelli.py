@@ -27,11 +27,13 @@ from typing import Any
 from spillover.ask.annotations import GET, HERE, About, Annotations, Node, Source, counted, formed, read_as
 from spillover.ask.choicerules import rules
 from spillover.ask.choicescript import Scene, Script
-from spillover.ask.games import Labels
+from spillover.ask.games import Labels, play, random_agent
 from spillover.ask.player import BEGINNING, Player
 from spillover.data.lines import shown
 from spillover.errors import QuestionError
 
+TRIALS = 3
+"""Playthroughs by which a game is tried before anything is trained for it."""
 SHOWN = 16_000
 """Characters of a step's text that an agent is shown: the last ones, which the choice is about."""
 
@@ -151,14 +153,22 @@ def read_published(folder: Path) -> list[PublishedGame]:
 
     Raises:
         DataError: a file that is missing, or no JSON.
-        QuestionError: a file that is not of the published form, by its place; no game at all.
+        QuestionError: a file that is not of the published form, by its place; no game at all; a game that a random
+            agent cannot play, by scene and line. A line that is hardly ever reached is not found so.
     """
     inner = _inner(folder)
     names = sorted(file.stem for file in (inner / "source").glob("*.json"))
     if not names:
         raise QuestionError("there is no game here (source/*.json)", where=inner, remedy=GET)
     about = read_as(inner / "game_metadata.json", dict[str, Any])
-    return [_game(inner, name, about) for name in [one for one in names if one in rules().test_games] or names]
+    wanted = [name for name in names if name in rules().test_games] or names
+    return [_tried(_game(inner, name, about)) for name in wanted]
+
+
+def _tried(game: PublishedGame) -> PublishedGame:
+    for chance in range(TRIALS):
+        play(game, random_agent(chance), chance=chance)
+    return game
 
 
 def _inner(folder: Path) -> Path:

@@ -105,7 +105,7 @@ class Player:
         if line >= len(scene.lines):
             self._finish("")
             return
-        word, rest = scene.command(line)
+        word, rest = scene.commands[line]
         act = COMMANDS.get(word)
         if act is None and word not in passed_over():
             raise wrong(f"there is no command *{word}")
