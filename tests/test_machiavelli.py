@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from published import TEAPOT, annotation, lines, node, put, write_game, write_pond, write_teapot
+from published_games import TEAPOT, annotation, lines, node, put, write_game, write_pond, write_teapot
 from spillover.ask.annotations import counted
 from spillover.ask.choicescript import Scene, Script
 from spillover.ask.expressions import expression, variable, wording
