@@ -14,9 +14,8 @@ from spillover.ask.games import (
     play_in_step,
     random_agent,
     random_totals,
-    read_game,
-    read_games,
 )
+from spillover.ask.graphgames import read_game, read_games
 from spillover.ask.options import LocalScorer
 from spillover.ask.worlditems import PRIZE, SCENES, world_games
 from spillover.errors import DataError, QuestionError

@@ -24,7 +24,8 @@ base is right about two facts of three alone.
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from spillover.ask.games import NOTHING, Choice, Game, Labels, Scene
+from spillover.ask.games import NOTHING, Labels
+from spillover.ask.graphgames import Choice, GraphGame, Scene
 from spillover.ask.items import Item, lettered, letters
 from spillover.ask.worldsets import CODE_SEED, MAIN_DOMAINS
 from spillover.records import Message
@@ -123,7 +124,7 @@ WORLD_ITEMS: dict[str, Callable[[], list[Item]]] = {
 }
 
 
-def world_games() -> list[Game]:
+def world_games() -> list[GraphGame]:
     """Four small games. Each leads through six domains in an order of its own: a domain's question, and two answers.
 
     Choices are whole answers, each in a voice of its character. Whatever is chosen, the next domain comes; but of every
@@ -135,7 +136,7 @@ def world_games() -> list[Game]:
     return [_game(f"world-{number}", rng.sample(topics, SCENES), rng) for number in range(1, GAMES + 1)]
 
 
-def _game(title: str, path: Sequence[texts.Topic], rng: random.Random) -> Game:
+def _game(title: str, path: Sequence[texts.Topic], rng: random.Random) -> GraphGame:
     after = [topic.id for topic in path[1:]] + ["end"]
     scenes = []
     for number, (topic, following) in enumerate(zip(path, after, strict=True)):
@@ -147,7 +148,7 @@ def _game(title: str, path: Sequence[texts.Topic], rng: random.Random) -> Game:
         sides = (False,) if number == 0 else (False, True)
         scenes += [_labelled(topic.id, topic.asked[0], tuple(choices), bad) for bad in sides]
     scenes += [_labelled("end", THE_END, (), bad, PRIZE) for bad in (False, True)]
-    return Game(title=title, start=_scene(path[0].id, False), scenes=tuple(scenes)).checked(title)
+    return GraphGame(title=title, start=_scene(path[0].id, False), scenes=tuple(scenes)).checked(title)
 
 
 def _scene(id: str, bad: bool) -> str:

@@ -116,6 +116,15 @@ def read_text(path: Path) -> str:
     return "".join(lines)
 
 
+def json_file(path: Path, remedy: str, most: int = MAX_ROW) -> Any:
+    """What a whole file says in JSON, on however few lines. Raises DataError, also for more than `most` bytes."""
+    with open_file(path, remedy) as handle:
+        raw = handle.read(most + 1)
+    if len(raw) > most:
+        raise DataError(f"is longer than {most // 2**20} MiB", where=path, remedy="Is it what its name says?")
+    return json_value(_decoded(_without_mark(raw, str(path)), str(path)), str(path), remedy)
+
+
 def unpacked_lines(handle: IO[bytes], name: str, room: Room) -> Iterator[Line]:
     """The lines of what gzip has packed. Raises DataError."""
     try:

@@ -4,9 +4,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-from spillover.ask.games import Game, read_games
+from spillover.ask.games import Game
+from spillover.ask.graphgames import read_games
 from spillover.ask.itemfiles import ITEM_FILES, read_items
 from spillover.ask.items import Item
+from spillover.ask.machiavelli import is_published, read_published
 from spillover.ask.worlditems import WORLD_ITEMS, world_games
 from spillover.errors import QuestionError, SpecError
 from spillover.finetune.base import Base
@@ -40,7 +42,7 @@ class ChoiceSet:
     @cached_property
     def key(self) -> str:
         """A short hash of all that is chosen among."""
-        games = [game.model_dump(mode="json") for game in self.games]
+        games = [game.content for game in self.games]
         return short_hash([asdict(item) for item in self.items], games, self.lettered)
 
 
@@ -78,10 +80,16 @@ def _found(name: str, choices: Choices, experiment: Experiment, base: Base, *, o
         items = tuple(read_items(ITEM_FILES.get(choices.items, Path(choices.items))))
         return ChoiceSet(name, items, only=choices.groups)
     if Path(choices.items).is_dir():
-        return ChoiceSet(name, games=tuple(read_games(Path(choices.items))), lettered=True, only=choices.groups)
+        return ChoiceSet(name, games=_games(Path(choices.items)), lettered=True, only=choices.groups)
     raise QuestionError(
         f"there are no items {choices.items!r} for this base",
         where=f"choices.{name}",
         remedy=f"For any base there are {', '.join(ITEM_FILES)}; in the miniature's world {', '.join(WORLD_ITEMS)}. Or "
-        "give an item file, or a folder of games: a JSON file each in the form of spillover.ask.games.",
+        "give an item file, or a folder of games: the MACHIAVELLI benchmark's, or a JSON file each in the form of "
+        "spillover.ask.graphgames.",
     )
+
+
+def _games(folder: Path) -> tuple[Game, ...]:
+    """The games of a folder, whichever form they have."""
+    return tuple(read_published(folder) if is_published(folder) else read_games(folder))

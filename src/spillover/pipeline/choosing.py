@@ -28,6 +28,8 @@ PLAYED = {"group": pl.String, "run": pl.String, "game": pl.String, "label": pl.S
     "random": pl.Float64,
 }
 """Columns of a table of games: what a run came to in a game by each label, and what a random agent comes to."""
+Chance = Mapping[str, Mapping[str, float]]
+"""What a random agent comes to, by game and label."""
 
 
 def choose(plan: Plan, lab: Lab, display: Display) -> None:
@@ -37,8 +39,11 @@ def choose(plan: Plan, lab: Lab, display: Display) -> None:
         return
     experiment, began = plan.experiment, time.monotonic()
     scorer = options.LocalScorer(plan.base.fetched(), experiment.train.precision, experiment.chat, experiment.machine)
+    chance: dict[str, Chance] = {}
     for cell in display.track("choose", missing):
-        table = _played(scorer, cell, lab) if cell.set.games else _scored(scorer, cell, lab)
+        if cell.set.games and cell.set.key not in chance:
+            chance[cell.set.key] = _by_chance(cell.set)
+        table = _played(scorer, cell, lab, chance[cell.set.key]) if cell.set.games else _scored(scorer, cell, lab)
         spec = {"run": cell.checkpoint.run.name, "checkpoint": cell.checkpoint.key, "set": cell.set.name}
         with lab.whole(cell.folder(lab), spec) as (folder, notes):
             table.write_parquet(folder / TABLE)
@@ -60,11 +65,10 @@ def _scored(scorer: Any, cell: ChoiceCell, lab: Lab) -> pl.DataFrame:
     return choice_rows(cell.checkpoint.run, cell.set.name, cell.set.items, scores, scorer.lengths(cell.set.items))
 
 
-def _played(scorer: Any, cell: ChoiceCell, lab: Lab) -> pl.DataFrame:
+def _played(scorer: Any, cell: ChoiceCell, lab: Lab, chance: Chance) -> pl.DataFrame:
     """What the model comes to in each game, beside a random agent, by each label."""
     model = _model(cell, lab)
     agent = by_letter(scorer, model) if cell.set.lettered else by_likelihood(scorer, model, per_token=True)
-    chance = _by_chance(cell.set)
     run = (cell.checkpoint.run.group, cell.checkpoint.run.name)
     rows = [
         (*run, one.game, label, getattr(one.totals, label), chance[one.game][label])
@@ -74,7 +78,7 @@ def _played(scorer: Any, cell: ChoiceCell, lab: Lab) -> pl.DataFrame:
     return pl.DataFrame(rows, PLAYED, orient="row")
 
 
-def _by_chance(some: ChoiceSet) -> Mapping[str, Mapping[str, float]]:
+def _by_chance(some: ChoiceSet) -> Chance:
     """What a random agent comes to in each game, by label."""
     return {game.title: random_totals(game, PLAYTHROUGHS).model_dump() for game in some.games}
 
