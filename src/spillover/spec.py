@@ -6,6 +6,7 @@ experiment's `miniature` section says what the embedded million-weight base need
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -226,6 +227,31 @@ class Choices(Spec):
     """Whether the experiment goes on without them, and says so, where the items are not here."""
 
 
+class Benchmark(Spec):
+    """A task of Inspect's (inspect_ai): samples that are put to a model, of which each gets a score."""
+
+    task: str
+    """`PACKAGE/TASK` of an installed package (`inspect_evals/mmlu_0_shot`), or `FILE.py@TASK`, a file of one's own."""
+    args: dict[str, Any] = {}
+    """The task's own arguments."""
+    limit: Count | None = None
+    """Only so many of its first samples; all of them if not given."""
+    grader: bool = False
+    """Whether the experiment's judge plays Inspect's role `grader` in it; it must be a provider's model then."""
+    groups: tuple[str, ...] = ()
+    """Measure only these groups' models; all of them if empty."""
+    optional: bool = False
+    """Whether the experiment goes on without it, and says so, where what it needs is not here."""
+    world: Literal["any", "miniature", "paper"] = "any"
+    """In which world it is run."""
+
+    @model_validator(mode="after")
+    def _names_a_task(self) -> Self:
+        if re.fullmatch(r"[\w.-]+/[\w.-]+|.+\.py@\w+", self.task) is None:
+            raise _Wrong("task", what=f"{self.task!r} is neither PACKAGE/TASK nor FILE.py@TASK")
+        return self
+
+
 class Panel(Spec):
     """One panel of a figure: a measure, of which suites and groups."""
 
@@ -305,6 +331,8 @@ class Experiment(Spec):
     sampling: Sampling = Sampling()
     suites: dict[Name, Suite]
     choices: dict[Name, Choices] = {}
+    inspect: dict[Name, Benchmark] = {}
+    """Benchmarks that are run by Inspect. Each is a suite in the report."""
     headline: Name = "main"
     """The suite whose misaligned answers are the headline and the figure."""
     judge: str = AUTO
@@ -335,7 +363,14 @@ class Experiment(Spec):
 
     @model_validator(mode="after")
     def _groups_of_suites_exist(self) -> Self:
-        named: dict[str, Mapping[str, Suite | Choices]] = {"suites": self.suites, "choices": self.choices}
+        named: dict[str, Mapping[str, Suite | Choices | Benchmark]] = {
+            "suites": self.suites,
+            "choices": self.choices,
+            "inspect": self.inspect,
+        }
+        for name in self.inspect:
+            if name in self.suites or name in self.choices:
+                raise _Wrong("inspect", name, what="a suite, or what is chosen in, has that name already")
         for field, some in named.items():
             for name, one in some.items():
                 for place, group in enumerate(one.groups):
@@ -361,6 +396,16 @@ class Experiment(Spec):
     def asking(self, suites: Mapping[str, Suite]) -> "Experiment":
         """The experiment with these suites."""
         return self._with(suites={name: suite.model_dump(mode="json") for name, suite in suites.items()})
+
+    def measuring(self, benchmarks: Mapping[str, Benchmark]) -> "Experiment":
+        """The experiment with these benchmarks alone; panels that were about others only go with them."""
+        gone = self.inspect.keys() - benchmarks.keys()
+        if not gone:
+            return self
+        kept = [one for one in self.figure.panels if not one.suites or not gone.issuperset(one.suites)]
+        figure = self.figure.model_copy(update={"panels": tuple(kept)})
+        left = {name: one.model_dump(mode="json") for name, one in benchmarks.items()}
+        return self._with(inspect=left, figure=figure.model_dump(mode="json"))
 
     def training(self, group: str) -> Training:
         """How a group is trained: as the experiment says, but for what the group says otherwise."""
@@ -426,8 +471,8 @@ class Experiment(Spec):
             for name, suite in raw["suites"].items():
                 suite |= _with_samples(suite, samples, name == self.headline)
         comparisons = [c for c in raw["comparisons"] if c["group"] in kept and c["control"] in kept]
-        suites, choices = (_of_groups(raw[field], kept) for field in ("suites", "choices"))
-        fields: dict[str, Any] = {"groups": kept, "suites": suites, "choices": choices, "comparisons": comparisons}
+        asked = {field: _of_groups(raw[field], kept) for field in ("suites", "choices", "inspect")}
+        fields: dict[str, Any] = {"groups": kept, **asked, "comparisons": comparisons}
         if max_tokens is not None:
             fields["sampling"] = {**raw["sampling"], "max_tokens": max_tokens}
             own = raw["miniature"]
@@ -547,9 +592,16 @@ def _found_beside(experiment: Experiment, folder: Path) -> Experiment:
     groups = {n: _group_beside(g, found_data, found_folder) for n, g in experiment.groups.items()}
     suites = {n: {**s.model_dump(), "questions": found_file(s.questions)} for n, s in experiment.suites.items()}
     choices = {n: {**c.model_dump(), "items": found_data(c.items)} for n, c in experiment.choices.items()}
+    inspect = {n: {**b.model_dump(), "task": _task_beside(b.task, folder)} for n, b in experiment.inspect.items()}
     base, judge = found_folder(experiment.base), found_folder(experiment.judge)
     chat = {**experiment.chat.model_dump(), "template": found_file(experiment.chat.template)}
-    return experiment._with(groups=groups, suites=suites, choices=choices, base=base, judge=judge, chat=chat)
+    asked = {"suites": suites, "choices": choices, "inspect": inspect}
+    return experiment._with(groups=groups, **asked, base=base, judge=judge, chat=chat)
+
+
+def _task_beside(task: str, folder: Path) -> str:
+    """A task's file that lies beside the experiment's; any other task as it is called."""
+    return str(folder / task) if (folder / task.rpartition("@")[0]).is_file() else task
 
 
 def _group_beside(group: Group, dataset: Callable[[str], str], folder: Callable[[str], str]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from spillover.display import Display
 from spillover.lazy import lazy
+from spillover.pipeline.cells import BenchmarkCell, Cell, ChoiceCell
 from spillover.pipeline.fit import check_fit
 from spillover.pipeline.plan import Plan
 from spillover.store import DONE, Lab, check_ours, open_lab, read_json
@@ -12,6 +13,7 @@ from spillover.store import DONE, Lab, check_ours, open_lab, read_json
 # Torch and matplotlib are loaded by the stages that need them: a finished experiment is shown without.
 stages = lazy("spillover.pipeline.stages")
 choosing = lazy("spillover.pipeline.choosing")
+benchmarking = lazy("spillover.pipeline.benchmarking")
 outcome = lazy("spillover.pipeline.outcome")
 
 STAGES = ("train", "ask", "judge", "report")
@@ -31,6 +33,8 @@ def run(plan: Plan, root: Path, only: str | None = None) -> Path | None:
     display = Display()
     if only not in ("judge", "report") and not is_finished(plan, Lab(root)):
         check_fit(plan)
+    if plan.experiment.inspect and only != "judge" and not is_finished(plan, Lab(root)):
+        plan = benchmarking.without_absent(plan, Lab(root), display)
     with open_lab(root) as lab:
         check_ours(plan.report_folder(lab))
         if is_finished(plan, lab) and only in (None, "report"):
@@ -53,8 +57,9 @@ def is_finished(plan: Plan, lab: Lab) -> bool:
 
 
 def _asked(plan: Plan, lab: Lab) -> list[Path]:
-    """Where answers and choices lie."""
-    return [*(cell.folder(lab) for cell in plan.cells), *(cell.folder(lab) for cell in plan.choices)]
+    """Where answers, choices and benchmarks' scores lie."""
+    cells: list[Cell | ChoiceCell | BenchmarkCell] = [*plan.cells, *plan.choices, *plan.benchmarks]
+    return [cell.folder(lab) for cell in cells]
 
 
 def _tried_again(plan: Plan, lab: Lab, report: Path) -> bool:
@@ -73,6 +78,7 @@ def _train(plan: Plan, lab: Lab, display: Display) -> None:
 def _ask(plan: Plan, lab: Lab, display: Display) -> None:
     stages.ask(plan, lab, display)
     choosing.choose(plan, lab, display)
+    benchmarking.measure(plan, lab, display)
 
 
 _WORK: dict[str, Callable[[Plan, Lab, Display], object]] = {
