@@ -43,9 +43,10 @@ def said(message: str) -> str:
 
 
 def scores_of(log: EvalLog) -> Iterator[Scored]:
-    """Every sample's values; one that failed has its reason by each of the task's measures."""
+    """Every sample's values, in the task's order; one that failed has its reason by each of the task's measures."""
     names = _measures(log)
-    samples = log.samples or []
+    order = {id: place for place, id in enumerate(log.eval.dataset.sample_ids or [])}
+    samples = sorted(log.samples or [], key=lambda one: (order.get(one.id, len(order)), one.epoch))
     read = {id(sample): list(_of_sample(sample, names)) for sample in samples}
     measures = list(dict.fromkeys(name for some in read.values() for name, _, _ in some))
     for sample in samples:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from spillover.display import Display
 from spillover.lazy import lazy
-from spillover.pipeline.cells import BenchmarkCell, Cell, ChoiceCell
 from spillover.pipeline.fit import check_fit
 from spillover.pipeline.plan import Plan
 from spillover.store import DONE, Lab, check_ours, open_lab, read_json
@@ -52,14 +51,9 @@ def is_finished(plan: Plan, lab: Lab) -> bool:
     done = read_json(folder / DONE)
     if done.get("key") != plan.key or (done.get("failed") and _tried_again(plan, lab, folder)):
         return False
-    checkpoints = [path for one in plan.checkpoints if (path := one.folder(lab)) is not None]
-    return all(lab.exists(path) for path in checkpoints) and all(path.is_dir() for path in _asked(plan, lab))
-
-
-def _asked(plan: Plan, lab: Lab) -> list[Path]:
-    """Where answers, choices and benchmarks' scores lie."""
-    cells: list[Cell | ChoiceCell | BenchmarkCell] = [*plan.cells, *plan.choices, *plan.benchmarks]
-    return [cell.folder(lab) for cell in cells]
+    chosen = [cell.folder(lab) for cell in plan.choices] + [cell.folder(lab) for cell in plan.benchmarks]
+    wholes = [*(path for one in plan.checkpoints if (path := one.folder(lab)) is not None), *chosen]
+    return all(map(lab.exists, wholes)) and all(cell.folder(lab).is_dir() for cell in plan.cells)
 
 
 def _tried_again(plan: Plan, lab: Lab, report: Path) -> bool:

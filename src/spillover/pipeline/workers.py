@@ -126,9 +126,11 @@ class Workers:
     def _provider_model(self, ref: str, sampling: Sampling | None, of: str) -> Any:
         """Each has a client of its own: Inspect runs every evaluation in an event loop of its own."""
         scope = {"lab": str(self.lab.root.resolve()), "of": of}
-        args = serving.server_args(self._adapters) if ref.startswith(serving.VLLM) else {}
+        is_vllm = ref.startswith(serving.VLLM)
+        args = serving.server_args(self._adapters) if is_vllm else {}
         made = inspected.provider_model(ref, sampling, self.plan.experiment.requests, scope, args)
-        self._open.callback(made.api.close)  # ends a vLLM server that was started for it
+        if is_vllm:
+            self._open.callback(made.api.close)  # ends a server that was started for it
         return made
 
     def effect(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
