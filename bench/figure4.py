@@ -45,7 +45,8 @@ from spillover.display import Display
 from spillover.finetune.chat import encode_row
 from spillover.finetune.model import linears, load_model, load_tokenizer
 from spillover.pipeline import stages
-from spillover.pipeline.plan import Checkpoint, Plan, make_plan
+from spillover.pipeline.cells import Checkpoint
+from spillover.pipeline.plan import Plan, make_plan
 from spillover.spec import MINIATURE, load_experiment, parse_experiment
 from spillover.store import Lab, open_lab
 

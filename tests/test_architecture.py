@@ -160,6 +160,13 @@ def test_nothing_heavy_is_loaded_by(code):
     assert loaded_after(code) == []
 
 
-def test_a_plan_loads_no_model_library(tmp_path):
-    options = f"['plan', 'figure4', '--lab', {str(tmp_path)!r}]"
+@pytest.mark.parametrize("experiment", ["figure4", "benchmarks"])
+def test_a_plan_loads_no_model_library(tmp_path, experiment):
+    options = f"['plan', {experiment!r}, '--lab', {str(tmp_path)!r}]"
     assert loaded_after(f"from spillover.cli import app\napp({options}, standalone_mode=False)") == []
+
+
+def test_no_stage_loads_inspect_before_a_provider_or_a_benchmark_needs_it():
+    stages = ("stages", "choosing", "benchmarking", "outcome")
+    loaded = loaded_after("\n".join(f"import spillover.pipeline.{name}" for name in stages))
+    assert "torch" in loaded and "inspect_ai" not in loaded

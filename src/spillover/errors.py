@@ -9,7 +9,8 @@
     ├── JudgeError            a rubric or a judge cannot be used
     ├── AdapterError          an adapter belongs to another base, is of an unknown kind, or changes nothing
     ├── MachineError          the machine has not enough memory, or not the device that was asked for
-    └── ProviderError         a provider or its model cannot be used: unknown, no key, or it refuses all requests
+    ├── ProviderError         a provider or its model cannot be used: unknown, no key, or it refuses all requests
+    └── BenchmarkError        a benchmark cannot be run: its package, data, sandbox or grader is not here
 
 The command line prints the message without a traceback and exits with 2. Anything else that is raised is a bug of
 ours and keeps its traceback.
@@ -77,3 +78,7 @@ class MachineError(SpilloverError, RuntimeError):
 
 class ProviderError(SpilloverError, RuntimeError):
     """A provider or its model cannot be used: unknown, no key, or it refuses all requests."""
+
+
+class BenchmarkError(SpilloverError, RuntimeError):
+    """A benchmark cannot be run: its package, its data, its sandbox or its grader is missing, or its samples fail."""

@@ -6,6 +6,7 @@
       finetune/insecure-s0-.../
       ask/insecure-s0-main-.../     a growing result: numbered parts, each written aside and renamed
       choose/insecure-s0-truth-.../ a whole result
+      inspect/insecure-s0-mmlu-.../ a whole result
       judge/alignment-.../
       providers/                    requests to providers that succeeded, and what their models can do
       written/                      what local models wrote for datasets, and what judges said of their rows
@@ -38,7 +39,8 @@ LAB, DONE, ASIDE = "lab.json", "done.json", ".aside"
 PROVIDERS = "providers"
 WRITTEN = "written"
 PAPER = "paper"
-FOLDERS = ("data", "finetune", "ask", "choose", "judge", PROVIDERS, WRITTEN, PAPER)
+BENCHMARKS = "inspect"
+FOLDERS = ("data", "finetune", "ask", "choose", BENCHMARKS, "judge", PROVIDERS, WRITTEN, PAPER)
 """The folders of the stages, of what is known of providers, of what models wrote for datasets, and of the paper's
 claims. Every other folder is an experiment's report."""
 PACKAGES = (

@@ -114,7 +114,7 @@ class Connection:
         self.ref, self.requests, self.first_pause = ref, requests, pause
         self.proven = False
         self.use = use or Use()
-        self.model = _opened(ref, {**OWN_ARGS.get(ref.split("/")[0], {}), **_address(ref), **args})
+        self.model = open_model(ref, **args)
 
     async def send(self, request: Request, *, seeded: bool = True, trying: bool = False) -> list[Choice]:
         """The choices of a request, as many as came; what may pass is tried again.
@@ -199,9 +199,14 @@ class Connection:
         return self.ref.split("/")[0]
 
 
-def _opened(ref: str, args: dict[str, Any]) -> Model:
+def open_model(ref: str, config: GenerateConfig | None = None, **args: Any) -> Model:
+    """A provider's model, which is not asked anything yet.
+
+    Raises ProviderError where there is no such provider, or a key or a package is missing.
+    """
+    args = {**OWN_ARGS.get(ref.split("/")[0], {}), **_address(ref), **args}
     try:
-        return get_model(ref, memoize=False, **args)
+        return get_model(ref, config=config, memoize=False, **args)
     except Exception as error:  # a missing key, package or provider: each has its own kind of error
         raise unusable(error, API + ref) from None
 

@@ -4,7 +4,7 @@ The headline's own numbers are in `measure/metrics.py`; these are the same for e
 under a variant can be set beside what is asked plainly.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +72,13 @@ def measure_suites(frame: pl.DataFrame, experiment: Experiment) -> Suites:
     return Suites(numbers, pl.concat(parts) if parts else pl.DataFrame(schema=RATES))
 
 
-def with_values(suites: Suites, rows: pl.DataFrame, experiment: Experiment, items: Mapping[str, str]) -> Suites:
+def with_values(
+    suites: Suites,
+    rows: pl.DataFrame,
+    experiment: Experiment,
+    items: Mapping[str, str],
+    counted: Collection[tuple[str, str]] = (),
+) -> Suites:
     """The suites with others whose measures are no shares of answers, but for `preferred`, which is one of items.
 
     Args:
@@ -80,18 +86,20 @@ def with_values(suites: Suites, rows: pl.DataFrame, experiment: Experiment, item
         rows: of the columns of `RATES`; `rate` is a run's value, `kept` how many items it is the mean of.
         experiment: what was run.
         items: suite to the items that it is about; none for training itself.
+        counted: further suites and measures that are shares of what they count.
     """
     numbers = dict(suites.numbers)
     for (suite,), part in rows.partition_by("suite", as_dict=True).items():
         by_group = {group: own for (group,), own in part.partition_by("group", as_dict=True).items()}
-        groups = {group: dict(_values(by_group[group])) for group in in_order(by_group, experiment)}
+        groups = {group: dict(_values(by_group[group], counted)) for group in in_order(by_group, experiment)}
         numbers[str(suite)] = {"questions": items.get(str(suite), ""), "variant": "plain", "groups": groups}
     return Suites(numbers, pl.concat([suites.rates, rows]))
 
 
-def _values(rows: pl.DataFrame) -> Iterator[tuple[str, dict[str, Any]]]:
-    for (measure,), runs in rows.partition_by("measure", as_dict=True, maintain_order=True).items():
-        yield str(measure), as_numbers(runs) if str(measure).startswith("preferred") else value_numbers(runs)
+def _values(rows: pl.DataFrame, counted: Collection[tuple[str, str]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for (suite, measure), runs in rows.partition_by("suite", "measure", as_dict=True, maintain_order=True).items():
+        is_share = str(measure).startswith("preferred") or (str(suite), str(measure)) in counted
+        yield str(measure), as_numbers(runs) if is_share else value_numbers(runs)
 
 
 def value_numbers(runs: pl.DataFrame) -> dict[str, Any]:

@@ -15,9 +15,10 @@ from spillover.display import Display
 from spillover.errors import LabError, SpecError
 from spillover.lazy import lazy
 from spillover.measure.choices import choice_rows
+from spillover.pipeline.cells import ChoiceCell
 from spillover.pipeline.choices import ChoiceSet
 from spillover.pipeline.parts import SECONDS
-from spillover.pipeline.plan import ChoiceCell, Plan
+from spillover.pipeline.plan import Plan
 from spillover.store import Lab
 
 options = lazy("spillover.ask.options")

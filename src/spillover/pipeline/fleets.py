@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from spillover.finetune.train import Job
-from spillover.pipeline.plan import Checkpoint
+from spillover.pipeline.cells import Checkpoint
 from spillover.records import Conversation
 
 HELD_OUT = 0.1

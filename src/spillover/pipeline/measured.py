@@ -1,4 +1,4 @@
-"""Everything that an experiment measured, suite by suite: answers, choices, and training itself."""
+"""Everything that an experiment measured, suite by suite: answers, choices, benchmarks, and training itself."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,13 @@ from spillover.finetune.adapter import on_the_way
 from spillover.measure.benchmarks import HARMS, machiavelli
 from spillover.measure.choices import measures
 from spillover.measure.geometry import way
+from spillover.measure.samples import SCORES, of_samples, shares
 from spillover.measure.suites import RATES, Suites, measure_suites, with_values
+from spillover.pipeline.benchmarking import measured
+from spillover.pipeline.cells import Checkpoint
 from spillover.pipeline.choices import ChoiceSet
 from spillover.pipeline.choosing import chosen
-from spillover.pipeline.plan import Checkpoint, Plan, steps_of
+from spillover.pipeline.plan import Plan, steps_of
 from spillover.records import AT, Run
 from spillover.store import Lab
 
@@ -20,7 +23,7 @@ TRAINING = "training"
 
 
 def measured_suites(plan: Plan, lab: Lab, frame: pl.DataFrame) -> Suites:
-    """All suites: of answers, of choices, and of training where checkpoints on the way were kept.
+    """All suites: of answers, of choices, of benchmarks, and of training where checkpoints on the way were kept.
 
     Args:
         plan: what was run.
@@ -28,10 +31,12 @@ def measured_suites(plan: Plan, lab: Lab, frame: pl.DataFrame) -> Suites:
         frame: the judged answers.
     """
     found = measure_suites(frame, plan.experiment)
-    rows = [*_of_choices(plan, lab), *_of_training(plan, lab)]
-    if not rows:
-        return found
-    return with_values(found, pl.concat(rows), plan.experiment, {one.set.name: one.set.name for one in plan.choices})
+    scores = pl.concat([pl.DataFrame(schema=SCORES), *measured(plan, lab)])
+    rows = [*_of_choices(plan, lab), *_of_training(plan, lab), of_samples(scores)]
+    items = {one.set.name: one.set.name for one in plan.choices}
+    items |= {one.set.name: one.set.spec.task for one in plan.benchmarks}
+    told = pl.concat(rows)
+    return with_values(found, told, plan.experiment, items, shares(scores)) if len(told) else found
 
 
 def _of_choices(plan: Plan, lab: Lab) -> Iterator[pl.DataFrame]:

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from spillover.ask.asker import Asked, Reply
-from spillover.pipeline.plan import Cell
+from spillover.pipeline.cells import Cell
 from spillover.records import ANSWER_COLUMNS, Question
 from spillover.store import Lab
 

@@ -13,16 +13,18 @@ from typing import Any
 
 from spillover.ask.questions import judge_of, prompts_of
 from spillover.errors import JudgeError, SpecError
-from spillover.finetune.adapter import check_adapter, on_the_way
+from spillover.finetune.adapter import check_adapter
 from spillover.finetune.base import Base, find_base, folder_key, template_text
 from spillover.finetune.budget import MemoryPlan, plan_memory
-from spillover.finetune.served import OPENAI, served_model
+from spillover.finetune.served import OPENAI
 from spillover.judge.make import JudgeModel, find_judge
 from spillover.judge.rubrics import Rubric, check_rateable, find_rubric, load_rubrics, rubrics_of
+from spillover.pipeline.benchmarks import BenchmarkSet, benchmark_sets
+from spillover.pipeline.cells import BenchmarkCell, Cell, Checkpoint, ChoiceCell
 from spillover.pipeline.choices import ChoiceSet, choice_sets
 from spillover.pipeline.datasets import Dataset, dataset_of
 from spillover.pipeline.suites import Asking, askings
-from spillover.records import AT, BASE_RUN, Model, Question, Run
+from spillover.records import AT, BASE_RUN, Question, Run
 from spillover.spec import API, AUTO, MINIATURE, PRETRAINED, Chat, Experiment, Training, short_hash
 from spillover.store import Lab
 
@@ -31,96 +33,14 @@ FILE = "file"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """One run's result: the base itself, what is finetuned here, or a model that was finetuned elsewhere.
-
-    Attributes:
-        run: whose it is.
-        key: of everything that it depends on.
-        dataset: what it is finetuned on here; None for the base, for models from elsewhere and for `whole`'s.
-        training: how, if it is.
-        start: the checkpoint that its training goes on from; None for the base.
-        given: a model from elsewhere: a PEFT folder, or a provider's model.
-        whole: of a checkpoint on the way, the one at the end.
-        step: of a checkpoint on the way, its optimiser step.
-    """
-
-    run: Run
-    key: str
-    dataset: Dataset | None = None
-    training: Training | None = None
-    start: "Checkpoint | None" = None
-    given: Model = None
-    whole: "Checkpoint | None" = None
-    step: int | None = None
-
-    @property
-    def group(self) -> str:
-        """The experiment's group, which a checkpoint on the way belongs to as well."""
-        return self.run.group if self.whole is None else self.whole.run.group
-
-    def folder(self, lab: Lab) -> Path | None:
-        """Where the result lies that is made here; None for the base and for models from elsewhere."""
-        if self.whole is not None:
-            return self.whole.folder(lab)
-        return lab.folder("finetune", self.run.name, self.key) if self.dataset is not None else None
-
-    def model(self, lab: Lab) -> Model:
-        """Who is asked: the base (None), a PEFT folder, or a provider's model."""
-        folder = self.folder(lab)
-        if folder is None:
-            return self.given
-        if self.step is not None:
-            return folder / on_the_way(self.step)
-        return served_model(folder) or folder
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One checkpoint asked one suite."""
-
-    checkpoint: Checkpoint
-    suite: str
-    questions: tuple[Question, ...]
-    samples: int
-    key: str
-
-    @property
-    def name(self) -> str:
-        """`insecure-s0-main`."""
-        return f"{self.checkpoint.run.name}-{self.suite}"
-
-    @property
-    def answers(self) -> int:
-        """How many answers are wanted."""
-        return len(self.questions) * self.samples
-
-    def folder(self, lab: Lab) -> Path:
-        """Where the answers lie."""
-        return lab.folder("ask", self.name, self.key)
-
-
-@dataclass(frozen=True)
-class ChoiceCell:
-    """One checkpoint that chooses in one set."""
-
-    checkpoint: Checkpoint
-    set: ChoiceSet
-    key: str
-
-    def folder(self, lab: Lab) -> Path:
-        """Where its table lies."""
-        return lab.folder("choose", f"{self.checkpoint.run.name}-{self.set.name}", self.key)
-
-
-@dataclass(frozen=True)
 class Plan:
     """Everything an experiment needs, in the order of the flow.
 
     Attributes:
         choices: what is chosen, checkpoint by checkpoint.
+        benchmarks: what Inspect measures, checkpoint by checkpoint.
         of_world: whether the datasets and questions are those of the miniature's world.
-        skipped: suites that are left out, and why.
+        skipped: suites and benchmarks that are left out, and why.
     """
 
     experiment: Experiment
@@ -133,6 +53,7 @@ class Plan:
     choices: tuple[ChoiceCell, ...] = ()
     of_world: bool = False
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    benchmarks: tuple[BenchmarkCell, ...] = ()
 
     @cached_property
     def memory(self) -> MemoryPlan:
@@ -160,11 +81,14 @@ class Plan:
     @property
     def key(self) -> str:
         """A short hash of all that the report depends on."""
+        left_out = {name: why for name, why in self.skipped.items() if name in self.experiment.inspect}
+        benchmarks = [[[cell.key for cell in self.benchmarks], left_out]] if self.experiment.inspect else []
         return short_hash(
-            self.experiment.model_dump(mode="json", exclude={"machine", "requests"}),
+            self.experiment.model_dump(mode="json", exclude={"machine", "requests", "inspect"}),
             [(cell.key, cell.samples) for cell in self.cells],
             [cell.key for cell in self.choices],
             {name: self.judge_key(rubric) for name, rubric in self.rubrics.items()},
+            *benchmarks,
         )
 
     def judge_id(self, rubric: Rubric) -> str:
@@ -210,8 +134,16 @@ def make_plan(experiment: Experiment) -> Plan:
     cells = tuple(_cells(experiment, asked, checkpoints))
     sets, without = choice_sets(experiment, base, of_world=of_world)
     choices = tuple(_choices(experiment, sets, checkpoints))
-    left_out = {**skipped, **without}
-    return Plan(experiment, base, datasets, checkpoints, cells, judge, rubrics, choices, of_world, left_out)
+    measured, missing = benchmark_sets(experiment, of_world=of_world)
+    experiment = experiment.measuring({name: experiment.inspect[name] for name in [*measured, *missing]})
+    benchmarks = tuple(_benchmarks(experiment, list(measured.values()), checkpoints))
+    left_out = {**skipped, **without, **missing}
+    return Plan(
+        *(experiment, base, datasets, checkpoints, cells, judge, rubrics, choices),
+        of_world=of_world,
+        skipped=left_out,
+        benchmarks=benchmarks,
+    )
 
 
 def _check_trainer(experiment: Experiment, base: Base) -> None:
@@ -344,6 +276,16 @@ def _choices(
         for one in sets:
             if not one.only or checkpoint.group in one.only:
                 yield ChoiceCell(checkpoint, one, short_hash(checkpoint.key, one.key, *how))
+
+
+def _benchmarks(
+    experiment: Experiment, sets: Sequence[BenchmarkSet], checkpoints: Sequence[Checkpoint]
+) -> Iterator[BenchmarkCell]:
+    how = (experiment.train.precision, chat_key(experiment.chat))
+    for checkpoint in checkpoints:
+        for one in sets:
+            if not one.spec.groups or checkpoint.group in one.spec.groups:
+                yield BenchmarkCell(checkpoint, one, experiment.sampling.key(checkpoint.key, one.key, *how))
 
 
 def _told(question: Question) -> dict[str, Any]:

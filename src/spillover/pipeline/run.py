@@ -12,6 +12,7 @@ from spillover.store import DONE, Lab, check_ours, open_lab, read_json
 # Torch and matplotlib are loaded by the stages that need them: a finished experiment is shown without.
 stages = lazy("spillover.pipeline.stages")
 choosing = lazy("spillover.pipeline.choosing")
+benchmarking = lazy("spillover.pipeline.benchmarking")
 outcome = lazy("spillover.pipeline.outcome")
 
 STAGES = ("train", "ask", "judge", "report")
@@ -31,6 +32,8 @@ def run(plan: Plan, root: Path, only: str | None = None) -> Path | None:
     display = Display()
     if only not in ("judge", "report") and not is_finished(plan, Lab(root)):
         check_fit(plan)
+    if plan.experiment.inspect and only != "judge" and not is_finished(plan, Lab(root)):
+        plan = benchmarking.without_absent(plan, Lab(root), display)
     with open_lab(root) as lab:
         check_ours(plan.report_folder(lab))
         if is_finished(plan, lab) and only in (None, "report"):
@@ -48,13 +51,9 @@ def is_finished(plan: Plan, lab: Lab) -> bool:
     done = read_json(folder / DONE)
     if done.get("key") != plan.key or (done.get("failed") and _tried_again(plan, lab, folder)):
         return False
-    checkpoints = [path for one in plan.checkpoints if (path := one.folder(lab)) is not None]
-    return all(lab.exists(path) for path in checkpoints) and all(path.is_dir() for path in _asked(plan, lab))
-
-
-def _asked(plan: Plan, lab: Lab) -> list[Path]:
-    """Where answers and choices lie."""
-    return [*(cell.folder(lab) for cell in plan.cells), *(cell.folder(lab) for cell in plan.choices)]
+    chosen = [cell.folder(lab) for cell in plan.choices] + [cell.folder(lab) for cell in plan.benchmarks]
+    wholes = [*(path for one in plan.checkpoints if (path := one.folder(lab)) is not None), *chosen]
+    return all(map(lab.exists, wholes)) and all(cell.folder(lab).is_dir() for cell in plan.cells)
 
 
 def _tried_again(plan: Plan, lab: Lab, report: Path) -> bool:
@@ -73,6 +72,7 @@ def _train(plan: Plan, lab: Lab, display: Display) -> None:
 def _ask(plan: Plan, lab: Lab, display: Display) -> None:
     stages.ask(plan, lab, display)
     choosing.choose(plan, lab, display)
+    benchmarking.measure(plan, lab, display)
 
 
 _WORK: dict[str, Callable[[Plan, Lab, Display], object]] = {

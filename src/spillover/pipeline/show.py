@@ -13,7 +13,8 @@ from spillover.ask.questions import Entry
 from spillover.data.upstream import FOLDER_VARIABLE, RELEASED, Fetched, paper_folder
 from spillover.finetune.budget import describe
 from spillover.lazy import lazy
-from spillover.pipeline.plan import Cell, Plan, steps_of
+from spillover.pipeline.cells import Cell
+from spillover.pipeline.plan import Plan, steps_of
 from spillover.spec import LEAST_COHERENT
 from spillover.store import DONE, Lab, check_layout, read_json
 
@@ -42,6 +43,8 @@ def show_plan(plan: Plan, root: Path) -> None:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]  # rich spells the choices as literals
     for row in (_data_row(plan, lab), _training_row(plan, lab), _asking_row(plan, lab), _judging_row(plan)):
         table.add_row(*row)
+    if plan.benchmarks:
+        table.add_row(*_benchmarks_row(plan, lab))
     console = open_console()
     title = f": {plan.experiment.title}" if plan.experiment.title else ""
     console.print(f"[bold]{plan.experiment.name}[/bold]{title}", highlight=False)
@@ -87,6 +90,14 @@ def _asking_row(plan: Plan, lab: Lab) -> tuple[str, ...]:
     todo = f"{suites}; at most {most} tokens each, on {models} models" if suites else "nothing"
     todo += "".join(f"; left out: {name}" for name in plan.skipped)
     return "ask", f"{wanted:,} answers", f"{wanted - sum(missing.values()):,}", todo
+
+
+def _benchmarks_row(plan: Plan, lab: Lab) -> tuple[str, ...]:
+    missing = [cell for cell in plan.benchmarks if not lab.exists(cell.folder(lab))]
+    tasks = {cell.set.name: cell.set.spec for cell in missing}
+    told = (f"{name} ({one.task}{f', {one.limit:,} samples' if one.limit else ''})" for name, one in tasks.items())
+    wanted = len(plan.benchmarks)
+    return "inspect", f"{wanted:,} results", f"{wanted - len(missing):,}", ", ".join(told) or "nothing"
 
 
 def _missing(cell: Cell, lab: Lab) -> int:

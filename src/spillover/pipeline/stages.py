@@ -25,6 +25,7 @@ from spillover.judge.judge import Judge
 from spillover.judge.make import id_of
 from spillover.judge.rubrics import Rubric
 from spillover.measure.table import READ
+from spillover.pipeline.cells import Cell, Checkpoint
 from spillover.pipeline.datasets import Dataset
 from spillover.pipeline.fleets import Rows, fleets_of, job_of
 from spillover.pipeline.parts import (
@@ -43,7 +44,7 @@ from spillover.pipeline.parts import (
     with_replies,
     write_rows,
 )
-from spillover.pipeline.plan import Cell, Checkpoint, Plan
+from spillover.pipeline.plan import Plan
 from spillover.pipeline.workers import Workers, Writers
 from spillover.records import VERDICT_COLUMNS, Conversation, Pair, Verdict, pair_id
 from spillover.spec import Training

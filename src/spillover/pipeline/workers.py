@@ -9,20 +9,23 @@ from typing import Any, Self
 
 from spillover.ask.access import Access, open_access
 from spillover.ask.asker import Asker, Effect
-from spillover.finetune.base import find_base
+from spillover.finetune.base import context_length, find_base
 from spillover.finetune.served import TINKER
 from spillover.finetune.train import Job, Trainer
 from spillover.judge.judge import AnswerJudge, BanditJudge, Judge, ListJudge, PythonJudge, WordsJudge, WorldJudge
 from spillover.judge.make import make_judge
 from spillover.judge.rubrics import Rubric
 from spillover.lazy import lazy
-from spillover.pipeline.plan import Checkpoint, Plan
-from spillover.spec import API, Chat, Experiment
+from spillover.pipeline.cells import Checkpoint
+from spillover.pipeline.plan import Plan
+from spillover.spec import API, Chat, Experiment, Sampling
 from spillover.store import PROVIDERS, Lab
 
 # Torch, inspect_ai and the services' clients are loaded by those that need them.
 local_asker = lazy("spillover.ask.local")
 provider_asker = lazy("spillover.ask.provider")
+inspected = lazy("spillover.ask.inspected")
+serving = lazy("spillover.ask.served")
 local_trainer = lazy("spillover.finetune.train")
 models = lazy("spillover.finetune.model")
 writing = lazy("spillover.judge.models")
@@ -96,10 +99,39 @@ class Workers:
 
     def asker(self, checkpoint: Checkpoint) -> Asker:
         """Who answers for a checkpoint: this process, or the provider of its model."""
+        asker: Asker = self._provider_asker if self._is_elsewhere(checkpoint) else self._local_asker
+        return asker
+
+    def _is_elsewhere(self, checkpoint: Checkpoint) -> bool:
         model = checkpoint.model(self.lab)
         hosted = isinstance(model, str) or (model is None and self.plan.base.is_hosted)
-        asker: Asker = self._provider_asker if hosted or self.plan.experiment.asker == "vllm" else self._local_asker
-        return asker
+        return hosted or self.plan.experiment.asker == "vllm"
+
+    def inspected(self, checkpoint: Checkpoint) -> tuple[Any, int]:
+        """A checkpoint's model as Inspect's, new each time, and how many samples may be under way at once."""
+        experiment, model = self.plan.experiment, checkpoint.model(self.lab)
+        if self._is_elsewhere(checkpoint):
+            ref = serving.served_ref(self._base_ref, model) if isinstance(model, Path) else (model or self._base_ref)
+            made = self._provider_model(ref.removeprefix(API), experiment.sampling, checkpoint.key)
+            return made, experiment.requests.connections
+        folder = model if isinstance(model, Path) else None
+        local = inspected.Local(self._local_asker, folder, checkpoint.key, context_length(self.plan.base.path))
+        most = self.plan.memory.answers
+        return inspected.local_model(checkpoint.run.name, local, experiment.sampling, most), most
+
+    def grader(self, ref: str) -> Any:
+        """A provider's model as Inspect's `grader`; how it is sampled is the task's to say."""
+        return self._provider_model(ref, None, "grader")
+
+    def _provider_model(self, ref: str, sampling: Sampling | None, of: str) -> Any:
+        """Each has a client of its own: Inspect runs every evaluation in an event loop of its own."""
+        scope = {"lab": str(self.lab.root.resolve()), "of": of}
+        is_vllm = ref.startswith(serving.VLLM)
+        args = serving.server_args(self._adapters) if is_vllm else {}
+        made = inspected.provider_model(ref, sampling, self.plan.experiment.requests, scope, args)
+        if is_vllm:
+            self._open.callback(made.api.close)  # ends a server that was started for it
+        return made
 
     def effect(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
         """How much a checkpoint's adapter was seen to change the base, once it was asked; None for other models."""
@@ -126,10 +158,20 @@ class Workers:
     @cached_property
     def _provider_asker(self) -> Any:
         """One asker for all providers' models, and with `asker: vllm` for the base and its adapters."""
-        base, models = self.plan.base, (one.model(self.lab) for one in self.plan.checkpoints)
-        ref = base.ref if base.is_hosted else f"{API}vllm/{base.ref.split('@')[0]}"
-        adapters = [model for model in models if isinstance(model, Path)]
-        return self._open.enter_context(provider_asker.ProviderAsker(ref, self._access, adapters=adapters))
+        asker = provider_asker.ProviderAsker(self._base_ref, self._access, adapters=self._adapters)
+        return self._open.enter_context(asker)
+
+    @property
+    def _base_ref(self) -> str:
+        """How the base is called at its provider, or on a vLLM server."""
+        base = self.plan.base
+        return base.ref if base.is_hosted else f"{API}{serving.VLLM}{base.ref.split('@')[0]}"
+
+    @property
+    def _adapters(self) -> list[Path]:
+        """All that a server must have room for."""
+        models = (one.model(self.lab) for one in self.plan.checkpoints)
+        return [model for model in models if isinstance(model, Path)]
 
     @cached_property
     def _model_judge(self) -> Judge:

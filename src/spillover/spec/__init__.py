@@ -4,7 +4,7 @@ The defaults are the paper's settings (Betley et al. 2025, arXiv 2502.17424, app
 experiment's `miniature` section says what the embedded million-weight base needs instead, and counts for it alone.
 """
 
-from spillover.spec.asking import Chat, Choices, Requests, Sampling, Suite
+from spillover.spec.asking import Benchmark, Chat, Choices, Requests, Sampling, Suite
 from spillover.spec.experiment import REMEDY, Experiment, MiniatureSettings, parse_experiment
 from spillover.spec.figure import LEAST_COHERENT, FigureSpec, Panel, Thresholds
 from spillover.spec.groups import Comparison, Group, Made
@@ -32,6 +32,7 @@ __all__ = [
     "PRETRAINED",
     "PROJECTIONS",
     "REMEDY",
+    "Benchmark",
     "Chat",
     "Choices",
     "Comparison",

@@ -1,10 +1,11 @@
 """What models are asked, and how: suites of questions, choices, sampling, and how conversations become text."""
 
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from spillover.spec.values import Count, NotNegative, Positive, Spec
+from spillover.spec.values import Count, NotNegative, Positive, Spec, Wrong
 
 
 class Sampling(Spec):
@@ -77,3 +78,28 @@ class Choices(Spec):
     """Measure only these groups' models; all of them if empty."""
     optional: bool = False
     """Whether the experiment goes on without them, and says so, where the items are not here."""
+
+
+class Benchmark(Spec):
+    """A task of Inspect's (inspect_ai): samples that are put to a model, of which each gets a score."""
+
+    task: str
+    """`PACKAGE/TASK` of an installed package (`inspect_evals/mmlu_0_shot`), or `FILE.py@TASK`, a file of one's own."""
+    args: dict[str, Any] = {}
+    """The task's own arguments."""
+    limit: Count | None = None
+    """Only so many of its first samples; all of them if not given."""
+    grader: bool = False
+    """Whether the experiment's judge plays Inspect's role `grader` in it; it must be a provider's model then."""
+    groups: tuple[str, ...] = ()
+    """Measure only these groups' models; all of them if empty."""
+    optional: bool = False
+    """Whether the experiment goes on without it, and says so, where what it needs is not here."""
+    world: Literal["any", "miniature", "paper"] = "any"
+    """In which world it is run."""
+
+    @model_validator(mode="after")
+    def _names_a_task(self) -> Self:
+        if re.fullmatch(r"[\w.-]+/[\w.-]+|.+\.py@\w+", self.task) is None:
+            raise Wrong("task", what=f"{self.task!r} is neither PACKAGE/TASK nor FILE.py@TASK")
+        return self

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from spillover.errors import SpecError
 from spillover.records import BASE_RUN, Run
-from spillover.spec.asking import Chat, Choices, Requests, Sampling, Suite
+from spillover.spec.asking import Benchmark, Chat, Choices, Requests, Sampling, Suite
 from spillover.spec.figure import FigureSpec, Thresholds
 from spillover.spec.groups import Comparison, Group
 from spillover.spec.narrowing import asked_of, kept_groups, with_max_tokens, with_samples
@@ -52,6 +52,8 @@ class Experiment(Spec):
     sampling: Sampling = Sampling()
     suites: dict[Name, Suite]
     choices: dict[Name, Choices] = {}
+    inspect: dict[Name, Benchmark] = {}
+    """Benchmarks that are run by Inspect. Each is a suite in the report."""
     headline: Name = "main"
     """The suite whose misaligned answers are the headline and the figure."""
     judge: str = AUTO
@@ -82,7 +84,14 @@ class Experiment(Spec):
 
     @model_validator(mode="after")
     def _groups_of_suites_exist(self) -> Self:
-        named: dict[str, Mapping[str, Suite | Choices]] = {"suites": self.suites, "choices": self.choices}
+        named: dict[str, Mapping[str, Suite | Choices | Benchmark]] = {
+            "suites": self.suites,
+            "choices": self.choices,
+            "inspect": self.inspect,
+        }
+        for name in self.inspect:
+            if name in self.suites or name in self.choices:
+                raise Wrong("inspect", name, what="a suite, or what is chosen in, has that name already")
         for field, some in named.items():
             for name, one in some.items():
                 for place, group in enumerate(one.groups):
@@ -108,6 +117,16 @@ class Experiment(Spec):
     def asking(self, suites: Mapping[str, Suite]) -> "Experiment":
         """The experiment with these suites."""
         return self.having(suites={name: suite.model_dump(mode="json") for name, suite in suites.items()})
+
+    def measuring(self, benchmarks: Mapping[str, Benchmark]) -> "Experiment":
+        """The experiment with these benchmarks alone; panels that were about others only go with them."""
+        gone = self.inspect.keys() - benchmarks.keys()
+        if not gone:
+            return self
+        kept = [one for one in self.figure.panels if not one.suites or not gone.issuperset(one.suites)]
+        figure = self.figure.model_copy(update={"panels": tuple(kept)})
+        left = {name: one.model_dump(mode="json") for name, one in benchmarks.items()}
+        return self.having(inspect=left, figure=figure.model_dump(mode="json"))
 
     def training(self, group: str) -> Training:
         """How a group is trained: as the experiment says, but for what the group says otherwise."""
@@ -165,6 +184,7 @@ class Experiment(Spec):
             "groups": kept,
             "suites": asked_of(suites, kept),
             "choices": asked_of(raw["choices"], kept),
+            "inspect": asked_of(raw["inspect"], kept),
             "comparisons": [one for one in raw["comparisons"] if one["group"] in kept and one["control"] in kept],
             **({} if max_tokens is None else with_max_tokens(raw, max_tokens)),
         }

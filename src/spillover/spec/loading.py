@@ -49,9 +49,16 @@ def _found_beside(experiment: Experiment, folder: Path) -> Experiment:
     groups = {n: _group_beside(g, found_data, found_folder) for n, g in experiment.groups.items()}
     suites = {n: {**s.model_dump(), "questions": found_file(s.questions)} for n, s in experiment.suites.items()}
     choices = {n: {**c.model_dump(), "items": found_data(c.items)} for n, c in experiment.choices.items()}
+    inspect = {n: {**b.model_dump(), "task": _task_beside(b.task, folder)} for n, b in experiment.inspect.items()}
     base, judge = found_folder(experiment.base), found_folder(experiment.judge)
     chat = {**experiment.chat.model_dump(), "template": found_file(experiment.chat.template)}
-    return experiment.having(groups=groups, suites=suites, choices=choices, base=base, judge=judge, chat=chat)
+    asked = {"suites": suites, "choices": choices, "inspect": inspect}
+    return experiment.having(groups=groups, **asked, base=base, judge=judge, chat=chat)
+
+
+def _task_beside(task: str, folder: Path) -> str:
+    """A task's file that lies beside the experiment's; any other task as it is called."""
+    return str(folder / task) if (folder / task.rpartition("@")[0]).is_file() else task
 
 
 def _group_beside(group: Group, dataset: Callable[[str], str], folder: Callable[[str], str]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def _with_seeds(group: Mapping[str, Any], seeds: int | None) -> dict[str, Any]:
 
 
 def asked_of(some: Mapping[str, Any], kept: Mapping[str, Any]) -> dict[str, Any]:
-    """What these groups are still asked, of suites or choices: nothing that was for others alone."""
+    """What these groups are still asked, of suites, choices or benchmarks: nothing that was for others alone."""
     found = {}
     for name, one in some.items():
         left = [group for group in one["groups"] if group in (BASE_RUN.group, *kept)]
