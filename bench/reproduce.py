@@ -21,7 +21,7 @@ from pathlib import Path
 from spillover.finetune.cpu import computed_in
 from spillover.pipeline.parts import SECONDS, seconds_of
 
-STAGES = ("data", "finetune", "ask", "choose", "judge")
+STAGES = ("data", "finetune", "ask", "choose", "inspect", "judge")
 GIB = 2**30
 
 

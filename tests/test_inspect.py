@@ -202,6 +202,12 @@ def test_a_result_says_which_inspect_and_which_version_of_the_task_made_it(whole
     assert done["model"] == "spillover/insecure-s0" and done["source"].startswith("sha256 ")
 
 
+def test_what_inspect_took_counts_in_the_reports_seconds(whole):
+    _, lab, _ = whole
+    kept = [json.loads(path.read_text())["seconds"] for path in (lab / "inspect").glob("*/done.json")]
+    assert min(kept) > 0 and numbers_of(lab)["seconds"]["inspect"] == pytest.approx(sum(kept))
+
+
 def test_what_is_not_here_is_told_with_what_to_do_and_the_rest_ends_in_a_report(whole):
     _, lab, done = whole
     skipped = numbers_of(lab)["skipped"]

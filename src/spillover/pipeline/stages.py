@@ -307,10 +307,12 @@ def seconds(plan: Plan, lab: Lab) -> dict[str, float]:
     tuned = [folder for one in plan.tuned if (folder := one.folder(lab)) is not None]
     asked = [path for cell in plan.cells for path in parts(cell.folder(lab))]
     judged = [path for rubric in plan.rubrics.values() for path in parts(plan.verdict_folder(lab, rubric))]
+    measured = {"inspect": sum(lab.done(cell.folder(lab))[SECONDS] for cell in plan.benchmarks)}
     return {
         "data": sum(lab.done(folder)[SECONDS] for folder in datasets),
         "finetune": sum(lab.done(folder)[SECONDS] for folder in tuned),
         "ask": sum(seconds_of(path) for path in asked),
         "choose": sum(lab.done(cell.folder(lab))[SECONDS] for cell in plan.choices),
         "judge": sum(seconds_of(path) for path in judged),
+        **(measured if plan.benchmarks else {}),
     }
