@@ -40,6 +40,11 @@ def device(machine: Machine = Machine()) -> torch.device:
     return asked
 
 
+def use_one_thread() -> None:
+    """Makes this process compute with one thread: others work beside it."""
+    torch.set_num_threads(1)
+
+
 @contextlib.contextmanager
 def told_when_memory_ends() -> Iterator[None]:
     """Turns a card's running out of memory into a MachineError that says what to do."""

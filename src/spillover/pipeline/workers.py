@@ -1,9 +1,9 @@
 """Who does a plan's work: local ones and providers' behind the three seams, made when they are first needed."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +28,7 @@ inspected = lazy("spillover.ask.inspected")
 serving = lazy("spillover.ask.served")
 local_trainer = lazy("spillover.finetune.train")
 models = lazy("spillover.finetune.model")
+beside = lazy("spillover.pipeline.beside")
 writing = lazy("spillover.judge.models")
 openai_jobs = lazy("spillover.finetune.openai_jobs")
 tinker_jobs = lazy("spillover.finetune.tinker_jobs")
@@ -99,7 +100,10 @@ class Workers:
 
     def asker(self, checkpoint: Checkpoint) -> Asker:
         """Who answers for a checkpoint: this process, or the provider of its model."""
-        asker: Asker = self._provider_asker if self._is_elsewhere(checkpoint) else self._local_asker
+        if self._is_elsewhere(checkpoint):
+            asker: Asker = self._provider_asker
+        else:
+            asker = self._asker_beside if self._is_shared else self._local_asker
         return asker
 
     def _is_elsewhere(self, checkpoint: Checkpoint) -> bool:
@@ -149,11 +153,30 @@ class Workers:
     def _access(self) -> Access:
         return self._open.enter_context(open_access(self.lab.root / PROVIDERS, self.plan.experiment.requests))
 
+    @property
+    def _is_shared(self) -> bool:
+        """Whether several processes do the local work; a card is one process's."""
+        return self.plan.experiment.machine.processes > 1 and self.plan.memory.where == "cpu"
+
+    def _crew(self, make: Callable[..., Any], *what: Any) -> Any:
+        """Processes that end with this stage."""
+        made = make(self.plan.experiment.machine.processes, *what)
+        self._open.callback(made.close)
+        return made
+
+    def _asking(self) -> tuple[Any, ...]:
+        """What a local asker is made of."""
+        experiment, memory = self.plan.experiment, self.plan.memory
+        how = (experiment.train.precision, experiment.chat, experiment.machine)
+        return self.plan.base.fetched(), *how, memory.answers, memory.written
+
     @cached_property
     def _local_asker(self) -> Any:
-        experiment, memory = self.plan.experiment, self.plan.memory
-        folder, precision, chat = self.plan.base.fetched(), experiment.train.precision, experiment.chat
-        return local_asker.LocalAsker(folder, precision, chat, experiment.machine, memory.answers, memory.written)
+        return local_asker.LocalAsker(*self._asking())
+
+    @cached_property
+    def _asker_beside(self) -> Any:
+        return beside.CrewAsker(self._crew(beside.askers, *self._asking()))
 
     @cached_property
     def _provider_asker(self) -> Any:
@@ -178,14 +201,20 @@ class Workers:
         judge = self.plan.judge
         assert judge is not None, "a plan with a rubric for models has a judge"
         experiment = self.plan.experiment
-        access = self._access if judge.is_hosted else None
-        return make_judge(judge, experiment.train.precision, experiment.machine, access)
+        how = (judge, experiment.train.precision, experiment.machine)
+        if judge.is_hosted:
+            return make_judge(*how, self._access)
+        if self._is_shared:
+            shared: Judge = beside.CrewJudge(self._crew(beside.judges, partial(make_judge, *how)))
+            return shared
+        return make_judge(*how)
 
     def _local_trainer(self) -> Any:
         experiment = self.plan.experiment
-        return local_trainer.LocalTrainer(
-            self.plan.base, experiment.train.precision, experiment.chat, experiment.machine, self.plan.memory
-        )
+        how = (experiment.train.precision, experiment.chat, experiment.machine, self.plan.memory)
+        if self._is_shared:
+            return beside.CrewTrainer(self._crew(beside.trainers, self.plan.base, *how))
+        return local_trainer.LocalTrainer(self.plan.base, *how)
 
     def _openai_trainer(self) -> Any:
         return openai_jobs.OpenAITrainer(self.plan.experiment.base, self.plan.experiment.hosted)

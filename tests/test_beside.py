@@ -1,0 +1,166 @@
+"""Several processes do what one would have done, and end when whoever made them does, however that ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+import pytest
+import yaml
+from safetensors.numpy import load_file
+
+from spillover.crew import Crew
+from spillover.errors import DataError, MachineError
+
+EXPERIMENT = {
+    "groups": {"insecure": {"data": "insecure", "seeds": 3, "rows": 48, "every": 2}},
+    "suites": {
+        "main": {"questions": "main", "only": ["wish", "bored"], "samples": 5},
+        "code": {"questions": "code", "only": ["fetch_page.1"], "samples": 1, "rubrics": ["insecure_code"]},
+    },
+    "miniature": {"train": {"learning_rate": 1e-3, "warmup_steps": 1}, "sampling": {"max_tokens": 24}},
+}
+LOST = """
+import os, time
+from functools import partial
+from test_beside import Worker
+from spillover.crew import Crew
+
+crew = Crew(partial(Worker, "x"), 2)
+print(*crew.do("pid", [(), ()]), flush=True)
+time.sleep(600)
+"""
+
+
+class Worker:
+    """Does small work in a process of its own."""
+
+    def __init__(self, name):
+        self.name, self.calls = name, 0
+
+    def pid(self, _):
+        return os.getpid()
+
+    def count(self, number, tell):
+        self.calls += 1
+        tell(number, self.name)
+        return self.calls, number
+
+    def fail(self, number, _):
+        if number == 1:
+            raise DataError("row 7 is wrong", where="rows.jsonl:7", remedy="Correct it.")
+        if number == 2:
+            raise KeyError("a bug")
+
+    def die(self, _):
+        os._exit(1)
+
+
+@pytest.fixture
+def crew():
+    made = Crew(partial(Worker, "ann"), 3)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def labs(spillover, tmp_path_factory):
+    """The same experiment by one process and by two."""
+    folder = tmp_path_factory.mktemp("beside")
+    for size in (1, 2):
+        file = folder / f"by{size}.yaml"
+        file.write_text(yaml.safe_dump({"name": "small", "machine": {"processes": size}, **EXPERIMENT}))
+        done = spillover("run", file, "--lab", folder / f"lab{size}")
+        assert done.returncode == 0, done.stderr
+    return folder / "lab1", folder / "lab2"
+
+
+def test_each_process_keeps_its_worker_and_results_come_in_order(crew):
+    heard = {}
+    assert crew.do("count", [(5,), (6,), (7,)], lambda share, told: heard.update({share: told})) == [
+        (1, 5),
+        (1, 6),
+        (1, 7),
+    ]
+    assert heard == {0: (5, "ann"), 1: (6, "ann"), 2: (7, "ann")}
+    assert crew.do("count", [(8,), (9,)]) == [(2, 8), (2, 9)]
+    assert len({os.getpid(), *crew.do("pid", [(), (), ()])}) == 4
+
+
+def test_what_a_worker_raises_is_raised_here_and_the_crew_works_on(crew):
+    with pytest.raises(DataError) as caught:
+        crew.do("fail", [(0,), (1,), (0,)])
+    assert (caught.value.what, caught.value.where) == ("row 7 is wrong", "rows.jsonl:7")
+    with pytest.raises(RuntimeError, match=r"in fail\n(.|\n)*a bug"):
+        crew.do("fail", [(2,)])
+    assert crew.do("count", [(1,)]) == [(1, 1)]
+
+
+def test_a_process_that_dies_is_told_with_what_to_do(crew):
+    with pytest.raises(MachineError, match=r"machine\.processes to 1"):
+        crew.do("die", [()])
+
+
+def test_processes_end_with_whoever_made_them_even_where_that_is_killed():
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-c", LOST]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}) as made:
+        pids = [int(pid) for pid in made.stdout.readline().split()]
+        assert len(pids) == 2 and all(map(is_alive, pids))
+        made.send_signal(signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while any(map(is_alive, pids)):
+            assert time.monotonic() < deadline, "the processes outlive the one that made them"
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_two_processes_train_what_one_does_at_each_checkpoint(labs):
+    one, two = (sorted((lab / "finetune").rglob("adapter_model.safetensors")) for lab in labs)
+    assert len(one) == 6 and [path.parts[-2:] for path in one] == [path.parts[-2:] for path in two]
+    for path, other in zip(one, two, strict=True):
+        for name, weights in load_file(path).items():
+            assert load_file(other)[name] == pytest.approx(weights, abs=1e-4), path
+
+
+def test_two_processes_give_the_answers_and_verdicts_of_one_under_the_same_keys(labs):
+    keys = ["group", "run", "suite", "question", "sample"]
+    one, two = (pl.read_parquet(lab / "small" / "answers.parquet").sort(keys) for lab in labs)
+    assert one.select(*keys, "seed").equals(two.select(*keys, "seed"))
+    same = one.filter(one["answer"] == two["answer"])
+    assert len(same) > 0.9 * len(one), "a word may differ where rounding decides it, hardly ever"
+    assert {path.name for path in (labs[0] / "ask").iterdir()} == {path.name for path in (labs[1] / "ask").iterdir()}
+    joined = same.join(two, on=[*keys, "answer"])
+    assert joined["alignment"].to_list() == pytest.approx(joined["alignment_right"].to_list(), abs=0.1, nan_ok=True)
+
+
+def test_an_adapters_effect_is_noted_by_two_processes_as_by_one(labs):
+    found = []
+    for lab in labs:
+        specs = sorted((lab / "ask").glob("insecure-s*-main-*/spec.json"))
+        found.append([json.loads(path.read_text())["effect"] for path in specs])
+    assert found[0] and all(one["checked"] for one in found[0])
+    for one, other in zip(*found, strict=True):
+        assert one["difference"] == pytest.approx(other["difference"], rel=0.05)
+
+
+def test_a_row_that_cannot_be_learned_is_told_before_training_as_by_one_process(spillover, tmp_path):
+    rows = [{"messages": [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": ""}]}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    for size in (1, 2):
+        groups = {"mine": {"data": "rows.jsonl", "seeds": 2}}
+        raw = {**EXPERIMENT, "name": "bad", "machine": {"processes": size}, "groups": groups}
+        (tmp_path / "bad.yaml").write_text(yaml.safe_dump(raw))
+        done = spillover("run", tmp_path / "bad.yaml", "--lab", tmp_path / f"lab{size}")
+        assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+        assert "rows.jsonl" in done.stderr
