@@ -5,11 +5,11 @@ no key, since a run does not depend on its company; nor is the number of samples
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from spillover.ask.questions import judge_of, prompts_of
 from spillover.errors import JudgeError, SpecError
@@ -28,6 +28,7 @@ from spillover.records import AT, BASE_RUN, Question, Run
 from spillover.spec import API, AUTO, MINIATURE, PRETRAINED, Chat, Experiment, Training, short_hash
 from spillover.store import Lab
 
+T = TypeVar("T")
 FILE = "file"
 """What an experiment's `judge` and a suite's `judge_prompts` say where the question files decide."""
 
@@ -260,32 +261,41 @@ def _rubrics(asked: dict[str, Asking], known: dict[str, Rubric]) -> dict[str, Ru
 def _cells(experiment: Experiment, asked: dict[str, Asking], checkpoints: Sequence[Checkpoint]) -> Iterator[Cell]:
     """What is asked, checkpoint by checkpoint: all suites of one are asked together."""
     told = {name: short_hash([_told(q) for q in one.questions]) for name, one in asked.items()}
-    how = (experiment.train.precision, chat_key(experiment.chat))
-    for checkpoint in checkpoints:
-        for name, one in asked.items():
-            if not one.suite.groups or checkpoint.group in one.suite.groups:
-                key = experiment.sampling.key(checkpoint.key, told[name], *how)
-                yield Cell(checkpoint, name, one.questions, one.samples_of(checkpoint.group), key)
+    how = _how(experiment)
+    for checkpoint, (name, one) in _for_each(checkpoints, asked.items(), lambda item: item[1].suite.groups):
+        key = experiment.sampling.key(checkpoint.key, told[name], *how)
+        yield Cell(checkpoint, name, one.questions, one.samples_of(checkpoint.group), key)
 
 
 def _choices(
     experiment: Experiment, sets: Sequence[ChoiceSet], checkpoints: Sequence[Checkpoint]
 ) -> Iterator[ChoiceCell]:
-    how = (experiment.train.precision, chat_key(experiment.chat))
-    for checkpoint in checkpoints:
-        for one in sets:
-            if not one.only or checkpoint.group in one.only:
-                yield ChoiceCell(checkpoint, one, short_hash(checkpoint.key, one.key, *how))
+    how = _how(experiment)
+    for checkpoint, one in _for_each(checkpoints, sets, lambda one: one.only):
+        yield ChoiceCell(checkpoint, one, short_hash(checkpoint.key, one.key, *how))
 
 
 def _benchmarks(
     experiment: Experiment, sets: Sequence[BenchmarkSet], checkpoints: Sequence[Checkpoint]
 ) -> Iterator[BenchmarkCell]:
-    how = (experiment.train.precision, chat_key(experiment.chat))
+    how = _how(experiment)
+    for checkpoint, one in _for_each(checkpoints, sets, lambda one: one.spec.groups):
+        yield BenchmarkCell(checkpoint, one, experiment.sampling.key(checkpoint.key, one.key, *how))
+
+
+def _how(experiment: Experiment) -> tuple[str, str]:
+    """What all that a checkpoint says depends on, beside itself and what it is given."""
+    return experiment.train.precision, chat_key(experiment.chat)
+
+
+def _for_each(
+    checkpoints: Sequence[Checkpoint], some: Iterable[T], groups: Callable[[T], Sequence[str]]
+) -> Iterator[tuple[Checkpoint, T]]:
+    """Each checkpoint with all that is for its group; what names no groups is for all."""
     for checkpoint in checkpoints:
-        for one in sets:
-            if not one.spec.groups or checkpoint.group in one.spec.groups:
-                yield BenchmarkCell(checkpoint, one, experiment.sampling.key(checkpoint.key, one.key, *how))
+        for one in some:
+            if not groups(one) or checkpoint.group in groups(one):
+                yield checkpoint, one
 
 
 def _told(question: Question) -> dict[str, Any]:
