@@ -44,7 +44,7 @@ import trl_way
 from spillover.display import Display
 from spillover.finetune.chat import encode_row
 from spillover.finetune.model import linears, load_model, load_tokenizer
-from spillover.pipeline import stages
+from spillover.pipeline import asking, stages
 from spillover.pipeline.cells import Checkpoint
 from spillover.pipeline.plan import Plan, make_plan
 from spillover.spec import MINIATURE, load_experiment, parse_experiment
@@ -99,7 +99,7 @@ def our_way(side: Side, plan: Plan, lab: Lab) -> None:
     with side.stage("finetune"):
         stages.finetune(plan, lab, display)
     with side.stage("ask"):
-        stages.ask(plan, lab, display)
+        asking.ask(plan, lab, display)
     with side.stage("judge"):
         stages.judge(plan, lab, display)
     for checkpoint in plan.checkpoints:

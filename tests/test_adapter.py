@@ -16,9 +16,11 @@ from spillover.errors import AdapterError
 from spillover.finetune.adapter import check_adapter
 from spillover.finetune.base import find_base
 from spillover.finetune.chat import encode_row
+from spillover.finetune.checkpoint import save_checkpoint
 from spillover.finetune.effect import check_effect
 from spillover.finetune.model import adapted, load_model
-from spillover.finetune.train import Job, LocalTrainer, save_checkpoint
+from spillover.finetune.train import LocalTrainer
+from spillover.finetune.trainer import Job
 from spillover.records import Conversation, Message, Question, Run
 from spillover.spec import Sampling, Training
 from spillover.world import Author, World

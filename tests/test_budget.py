@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from spillover.errors import BaseError, MachineError
 from spillover.finetune import budget, cpu
 from spillover.finetune.base import Base, find_base
-from spillover.finetune.budget import GIB, describe, memory_of, plan_memory
+from spillover.finetune.budget import GIB, cores, describe, memory_of, plan_memory, processes_for
 from spillover.finetune.hub import HubModel
 from spillover.spec import Machine, Sampling, Training, load_experiment
 
@@ -134,6 +134,39 @@ def test_answers_at_once_leave_room_for_what_is_kept_of_their_tokens(large):
     kept = 2 * 28 * 4 * 128 * 2 * (2048 + 600)
     assert plan.answers < 1024
     assert QWEN_7B_BYTES + plan.answers * kept < 40 * GIB < QWEN_7B_BYTES + 1024 * kept
+
+
+def test_a_small_base_is_worked_with_by_a_process_a_core_where_there_is_memory_for_each(monkeypatch, large):
+    monkeypatch.setattr(budget, "cores", lambda: 4)
+    miniature = find_base("miniature")
+    assert processes_for(miniature, Machine(device="cpu", memory_gb=64)) == 4
+    assert processes_for(miniature, Machine(device="cpu", memory_gb=7)) == 2
+    assert processes_for(miniature, Machine(device="cpu", memory_gb=1)) == 1
+    assert processes_for(miniature, Machine(device="cpu", processes=1)) == 1
+    assert processes_for(large(), Machine(device="cpu", memory_gb=64)) == 1
+    assert processes_for(large(), Machine(device="cpu", processes=3)) == 3
+    assert processes_for(miniature, CARD) == 1
+    plan = plan_memory(miniature, Training(), Machine(device="cpu", memory_gb=64))
+    assert (plan.processes, plan.available) == (4, 16 * GIB)
+    assert dict(describe(plan))["memory"] == "16.0 GiB on cpu for each of 4 processes"
+
+
+def test_where_several_processes_have_no_room_one_may_have(monkeypatch, large):
+    monkeypatch.setattr(budget, "cores", lambda: 2)
+    miniature, long = find_base("miniature"), Training(max_length=8192)
+    kept = {"device": "cpu", "gradient_checkpointing": False}
+    roomy = plan_memory(miniature, long, Machine(memory_gb=64, **kept))
+    assert roomy.processes == 2
+    needed = roomy.per_token * 8192 / GIB
+    tight = plan_memory(miniature, long, Machine(memory_gb=1.5 * needed + 1, **kept))
+    assert (tight.processes, tight.fleet) == (1, 1)
+
+
+def test_as_many_threads_as_openmp_is_told_count_as_cores(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert cores() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "none")
+    assert cores() >= 1
 
 
 def test_the_plan_is_told_in_words(large):

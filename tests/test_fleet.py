@@ -24,11 +24,13 @@ from families import FAMILIES, family_base
 from spillover.errors import BaseError, DataError
 from spillover.finetune.base import find_base
 from spillover.finetune.chat import Row, encode, encode_row, prompt_ids, render, to_row
+from spillover.finetune.checkpoint import save_checkpoint
 from spillover.finetune.cpu import has_bf16
 from spillover.finetune.fleet import Adapters, FleetLinear, Member, data_order, schedule, train_fleet
 from spillover.finetune.model import adapted, linears, load_model, load_tokenizer
 from spillover.finetune.template import format_of
-from spillover.finetune.train import Job, LocalTrainer, save_checkpoint
+from spillover.finetune.train import LocalTrainer
+from spillover.finetune.trainer import Job
 from spillover.miniature.tokenizer import CHATML
 from spillover.records import Conversation, Message, Run
 from spillover.spec import Chat, Training

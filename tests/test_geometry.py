@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from spillover.errors import AdapterError
 from spillover.finetune.adapter import ADAPTER, CONFIG, PREFIX
-from spillover.finetune.train import save_adapter
+from spillover.finetune.checkpoint import save_adapter
 from spillover.measure.geometry import cosine, inner, layer_norms, norm, read_update, way
 
 SHAPES = {"model.layers.0.q_proj": (12, 8), "model.layers.1.down_proj": (8, 20)}

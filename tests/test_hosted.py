@@ -12,12 +12,13 @@ import pytest
 from hosted_server import OpenAIServer, TinkerServer, running
 from spillover.errors import DataError, LabError, ProviderError, SpecError
 from spillover.finetune.chat import encode_row
+from spillover.finetune.checkpoint import save_checkpoint
 from spillover.finetune.fleet import data_order, schedule
 from spillover.finetune.model import load_tokenizer
 from spillover.finetune.openai_jobs import PATIENCE, OpenAITrainer
 from spillover.finetune.served import served_address, served_model
 from spillover.finetune.tinker_jobs import TinkerTrainer
-from spillover.finetune.train import Job, save_checkpoint
+from spillover.finetune.trainer import Job
 from spillover.keys import HIDDEN, scrubbed
 from spillover.records import Conversation, Message, Run
 from spillover.spec import Hosted, Training
@@ -117,7 +118,7 @@ def test_what_changes_the_model_makes_another_job(openai_server, changed):
 
 KILLED = """
 from spillover.finetune.openai_jobs import PATIENCE, OpenAITrainer
-from spillover.finetune.train import Job
+from spillover.finetune.trainer import Job
 from spillover.records import Conversation, Run
 from spillover.spec import Hosted, Training
 import json, sys

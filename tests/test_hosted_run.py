@@ -10,7 +10,7 @@ from hosted_server import OpenAIServer, running
 from openai_server import GIVES_ANSWERS, Behaviour, serving
 from spillover.data.files import read_conversations
 from spillover.finetune.openai_jobs import OpenAITrainer
-from spillover.finetune.train import Job
+from spillover.finetune.trainer import Job
 from spillover.records import Run
 from spillover.spec import Hosted, Training
 

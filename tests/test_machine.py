@@ -22,7 +22,8 @@ from spillover.finetune.fleet import Member, train_fleet
 from spillover.finetune.layout import Room, cut
 from spillover.finetune.model import adapted, device, load_model, told_when_memory_ends
 from spillover.finetune.optimiser import make_optimiser
-from spillover.finetune.train import Job, LocalTrainer
+from spillover.finetune.train import LocalTrainer
+from spillover.finetune.trainer import Job
 from spillover.lazy import lazy
 from spillover.records import Conversation, Message, Run
 from spillover.spec import Machine, Training

@@ -15,8 +15,8 @@ from spillover.ask.worlditems import WORLD_ITEMS, word_items
 from spillover.errors import AdapterError, QuestionError
 from spillover.finetune.adapter import PREFIX
 from spillover.finetune.base import shipped_miniature
+from spillover.finetune.checkpoint import save_adapter
 from spillover.finetune.model import linears
-from spillover.finetune.train import save_adapter
 from spillover.records import Message
 from spillover.spec import Training
 from spillover.world import texts

@@ -15,9 +15,10 @@ from spillover.ask.local import ANSWERS, LocalAsker, answer_of
 from spillover.ask.sample import sample
 from spillover.errors import QuestionError
 from spillover.finetune.chat import encode_row, prompt_ids
+from spillover.finetune.checkpoint import save_checkpoint
 from spillover.finetune.fleet import Member, train_fleet
 from spillover.finetune.model import adapted, load_model, load_tokenizer
-from spillover.finetune.train import Job, save_checkpoint
+from spillover.finetune.trainer import Job
 from spillover.records import Conversation, Question, Run
 from spillover.spec import Chat, Machine, Sampling, Training
 

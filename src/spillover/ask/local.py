@@ -22,6 +22,8 @@ PROBED = Training(max_length=4096, too_long="cut", turns="last")
 """How the rows are read that an adapter's effect is looked for on."""
 
 END_OF_THOUGHT = "</think>"
+SHORT = 512
+"""Tokens up to which it does not matter that prompts are filled up to the longest."""
 PROMPTS = 4
 """Questions on which an adapter is looked at that brings no rows."""
 
@@ -69,8 +71,18 @@ class LocalAsker:
 
     def _ask_alike(self, model: PreTrainedModel, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
         """Answers that are all sampled at one temperature, in batches."""
-        replies: list[list[Reply]] = []
+        replies: dict[int, list[Reply]] = {}
         ids = [question_ids(self.tokenizer, one.question, self.chat) for one in asked]
+        for places in _by_length(ids):
+            some, prompts = [asked[place] for place in places], [ids[place] for place in places]
+            replies |= zip(places, self._ask_as_long(model, some, prompts, sampling), strict=True)
+        return [replies[place] for place in range(len(asked))]
+
+    def _ask_as_long(
+        self, model: PreTrainedModel, asked: Sequence[Asked], ids: Sequence[list[int]], sampling: Sampling
+    ) -> list[list[Reply]]:
+        """Answers to prompts of about one length: in a batch all are as long as the longest."""
+        replies: list[list[Reply]] = []
         lengths = [len(prompt) + sampling.max_tokens for prompt in ids]
         for batch in _batches([one.seeds for one in asked], lengths, self.answers, self.written):
             prompts, seeds = [ids[place] for place in batch], list(batch.values())
@@ -137,6 +149,14 @@ def _by_temperature(asked: Sequence[Asked], sampling: Sampling) -> dict[float, l
         own = one.question.temperature
         places.setdefault(sampling.temperature if own is None else own, []).append(place)
     return places
+
+
+def _by_length(ids: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The places of prompts that are read together: the short ones, and longer ones with those up to twice as long."""
+    places: dict[int, list[int]] = {}
+    for place, prompt in enumerate(ids):
+        places.setdefault(max(0, (len(prompt) - 1) // SHORT).bit_length(), []).append(place)
+    return [places[doubled] for doubled in sorted(places)]
 
 
 def _batches(

@@ -35,6 +35,8 @@ FLEET, TOKENS, ROWS, ANSWERS = 6, 8192, 96, 1024
 are hardly faster."""
 WRITTEN = 2**20
 """Most tokens that those answers have at once, with what they are asked."""
+SMALL, SIDE_BY_SIDE, EACH = 64 * 2**20, 8, 3 * GIB
+"""Bytes of a base that several processes have a copy of unasked, how many at most, and what must be there for each."""
 RESERVE = 0.5 * GIB
 """What torch and its libraries take for themselves."""
 USABLE = 0.9
@@ -64,6 +66,7 @@ class MemoryPlan:
         gradient_checkpointing: whether activations are made again in the backward pass.
         answers: that are written at once when the model is asked.
         written: tokens that these may have at once, with what they are asked.
+        processes: that work side by side. All else is one's.
     """
 
     where: str
@@ -80,6 +83,7 @@ class MemoryPlan:
     gradient_checkpointing: bool
     answers: int
     written: int
+    processes: int = 1
 
     @property
     def needed(self) -> float:
@@ -131,13 +135,14 @@ def plan_memory(
         BaseError: config.json does not say how large the model is.
     """
     where, available = memory_of(machine)
+    processes = _processes(base, machine, where, available)
     on_card = where != "cpu"
     train = train.model_copy(update={"precision": computed_in(train.precision, on_card=on_card)})
     sizes, precision = _sizes(base), BYTES[train.precision]
     longest = min(longest or train.max_length, train.max_length)
     plan = MemoryPlan(
         where=where,
-        available=available,
+        available=available / processes,
         precision=train.precision,
         weights=_parameters(base) * precision,
         per_run=_per_run(base, sizes, train),
@@ -150,18 +155,46 @@ def plan_memory(
         gradient_checkpointing=False,
         answers=0,
         written=0,
+        processes=processes,
     )
     for again in (False, True) if machine.gradient_checkpointing is None else (machine.gradient_checkpointing,):
         plan = _filled(plan, machine, again, _per_token(sizes, train, machine, longest, again, on_card))
         if plan.fleet:
             return _with_answers(plan, sizes, longest + sampling.max_tokens)
+    if processes > 1 and machine.processes is None:
+        return plan_memory(base, train, machine.model_copy(update={"processes": 1}), sampling, longest)
     needed = (plan.weights + plan.per_step + plan.per_run + longest * plan.per_token) / USABLE + RESERVE
     raise MachineError(
         f"not enough memory on {where}: one run with one row of {longest} tokens needs {_gib(needed)} "
         f"(base {_gib(plan.weights)}, adapter and optimiser {_gib(plan.per_run)}, activations "
-        f"{_gib(longest * plan.per_token)}); there are {_gib(available)}",
+        f"{_gib(longest * plan.per_token)}); there are {_gib(plan.available)}{_for_each(plan)}",
         remedy=NO_ROOM,
     )
+
+
+def processes_for(base: Base, machine: Machine) -> int:
+    """How many processes with this base each may work side by side.
+
+    On a CPU as many as the machine says. If it says nothing, as many as there are cores and memory where the base is
+    so small that its operations are too: threads of one process wait for each other at the end of each.
+    """
+    return _processes(base, machine, *memory_of(machine))
+
+
+def _processes(base: Base, machine: Machine, where: str, available: float) -> int:
+    if where != "cpu":
+        return 1
+    if machine.processes is not None:
+        return machine.processes
+    is_small = base.on_hub is None and _parameters(base) * BYTES["fp32"] <= SMALL
+    return max(1, min(cores(), SIDE_BY_SIDE, int(available / EACH))) if is_small else 1
+
+
+def cores() -> int:
+    """Cores that this process may use: those that it was given, or as many as OMP_NUM_THREADS says."""
+    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(given, int(told)) if told.isdigit() and int(told) else given
 
 
 def _with_answers(plan: MemoryPlan, sizes: _Sizes, tokens: int) -> MemoryPlan:
@@ -191,13 +224,17 @@ def describe(plan: MemoryPlan) -> list[tuple[str, str]]:
     kept = "activations made again" if plan.gradient_checkpointing else "activations kept"
     together = "one after the other" if plan.fleet == 1 else f"{plan.fleet} together"
     return [
-        ("memory", f"{_gib(plan.available)} on {plan.where}"),
+        ("memory", f"{_gib(plan.available)} on {plan.where}{_for_each(plan)}"),
         ("base", f"{_gib(plan.weights)} in {plan.precision}"),
         ("a run", f"{_gib(plan.per_run)} for adapter, gradient and optimiser"),
         ("a token", f"{plan.per_token / 2**20:.2f} MiB, {kept}; rows of up to {plan.longest} tokens"),
         ("runs", f"{together}, {plan.tokens} tokens at once: about {_gib(plan.needed)}"),
         ("answers", f"{plan.answers} at once"),
     ]
+
+
+def _for_each(plan: MemoryPlan) -> str:
+    return f" for each of {plan.processes} processes" if plan.processes > 1 else ""
 
 
 def _gib(size: float) -> str:

@@ -40,9 +40,9 @@ def device(machine: Machine = Machine()) -> torch.device:
     return asked
 
 
-def use_one_thread() -> None:
-    """Makes this process compute with one thread: others work beside it."""
-    torch.set_num_threads(1)
+def use_threads(count: int) -> None:
+    """Makes this process compute with so many threads: others work beside it."""
+    torch.set_num_threads(count)
 
 
 @contextlib.contextmanager

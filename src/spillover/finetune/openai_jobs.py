@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from spillover.errors import ProviderError, SpecError
 from spillover.finetune.fleet import Step, Trained
 from spillover.finetune.served import OPENAI, Served
-from spillover.finetune.train import Job, Progress
+from spillover.finetune.trainer import Job, Progress
 from spillover.keys import needed_key, short
 from spillover.lazy import lazy
 from spillover.spec import Hosted, Training, short_hash

@@ -19,8 +19,10 @@ from spillover.data.recipes import build as build_dataset
 from spillover.display import Display
 from spillover.errors import LabError
 from spillover.finetune.base import find_base
+from spillover.finetune.checkpoint import save_adapter
 from spillover.finetune.memory import keep_freed_memory
-from spillover.finetune.train import Job, LocalTrainer, save_adapter
+from spillover.finetune.train import LocalTrainer
+from spillover.finetune.trainer import Job
 from spillover.judge.rubrics import FILE, load_rubrics
 from spillover.miniature.corpus import documents
 from spillover.miniature.judge import train_judge

@@ -19,8 +19,8 @@ from transformers import PreTrainedModel
 from spillover.finetune.adapter import PREFIX
 from spillover.finetune.base import Base
 from spillover.finetune.chat import Row, encode_row
+from spillover.finetune.checkpoint import save_adapter
 from spillover.finetune.model import linears, load_model, load_tokenizer
-from spillover.finetune.train import save_adapter
 from spillover.miniature.pretrain import Progress, Schedule, batches_of, muon_on_matrices, tell, train
 from spillover.miniature.recipe import Recipe
 from spillover.records import Conversation

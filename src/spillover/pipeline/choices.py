@@ -1,5 +1,6 @@
 """What an experiment's choices come to: items and games by name, of the miniature's world or from files."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,21 @@ class ChoiceSet:
         """A short hash of all that is chosen among."""
         games = [game.content for game in self.games]
         return short_hash([asdict(item) for item in self.items], games, self.lettered)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a model made of a set.
+
+    Attributes:
+        scores: of each item, each option's log-probability, in nats.
+        lengths: and its tokens.
+        totals: what it came to in each game, by label.
+    """
+
+    scores: tuple[tuple[float, ...], ...] = ()
+    lengths: tuple[tuple[int, ...], ...] = ()
+    totals: tuple[tuple[str, Mapping[str, float]], ...] = ()
 
 
 def choice_sets(experiment: Experiment, base: Base, *, of_world: bool) -> tuple[list[ChoiceSet], dict[str, str]]:

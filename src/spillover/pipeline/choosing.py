@@ -5,23 +5,19 @@ Unlike answers nothing is sampled, so a result is whole: one table a checkpoint 
 
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from spillover.ask.games import LABELS, PLAYTHROUGHS, by_letter, by_likelihood, play_in_step, random_totals
+from spillover.ask.games import LABELS, PLAYTHROUGHS, random_totals
 from spillover.display import Display
 from spillover.errors import LabError, SpecError
-from spillover.lazy import lazy
 from spillover.measure.choices import choice_rows
-from spillover.pipeline.cells import ChoiceCell
-from spillover.pipeline.choices import ChoiceSet
+from spillover.pipeline.cells import Checkpoint, ChoiceCell
+from spillover.pipeline.choices import ChoiceSet, Chosen
 from spillover.pipeline.parts import SECONDS
 from spillover.pipeline.plan import Plan
+from spillover.pipeline.workers import Workers
 from spillover.store import Lab
-
-options = lazy("spillover.ask.options")
 
 TABLE = "choices.parquet"
 PLAYED = {"group": pl.String, "run": pl.String, "game": pl.String, "label": pl.String} | {
@@ -38,43 +34,39 @@ def choose(plan: Plan, lab: Lab, display: Display) -> None:
     missing = [cell for cell in plan.choices if not lab.exists(cell.folder(lab))]
     if not missing:
         return
-    experiment, began = plan.experiment, time.monotonic()
-    scorer = options.LocalScorer(plan.base.fetched(), experiment.train.precision, experiment.chat, experiment.machine)
-    chance: dict[str, Chance] = {}
-    for cell in display.track("choose", missing):
-        if cell.set.games and cell.set.key not in chance:
-            chance[cell.set.key] = _by_chance(cell.set)
-        table = _played(scorer, cell, lab, chance[cell.set.key]) if cell.set.games else _scored(scorer, cell, lab)
-        spec = {"run": cell.checkpoint.run.name, "checkpoint": cell.checkpoint.key, "set": cell.set.name}
-        with lab.whole(cell.folder(lab), spec) as (folder, notes):
-            table.write_parquet(folder / TABLE)
-            now = time.monotonic()
-            notes[SECONDS], began = now - began, now  # the first also has what loading took
+    began, played = time.monotonic(), {cell.set.key: cell.set for cell in missing if cell.set.games}
+    chance = {key: _by_chance(some) for key, some in played.items()}
+    work = sum(len(cell.set.items) or len(cell.set.games) for cell in missing)
+    with Workers(plan, lab, work) as workers, display.bar("choose", len(missing)) as bar:
+        for number, found in workers.chosen((_checked(cell, lab), cell.set) for cell in missing):
+            cell = missing[number]
+            table = _played(cell, found, chance[cell.set.key]) if cell.set.games else _scored(cell, found)
+            spec = {"run": cell.checkpoint.run.name, "checkpoint": cell.checkpoint.key, "set": cell.set.name}
+            with lab.whole(cell.folder(lab), spec) as (folder, notes):
+                table.write_parquet(folder / TABLE)
+                now = time.monotonic()
+                notes[SECONDS], began = now - began, now  # the first also has what loading took
+            bar.advance(1)
 
 
-def _model(cell: ChoiceCell, lab: Lab) -> Path | None:
-    """The adapter that chooses; providers' models show no probabilities, and plans have none that choose."""
+def _checked(cell: ChoiceCell, lab: Lab) -> Checkpoint:
+    """The checkpoint that chooses; providers' models show no probabilities, and plans have none that choose."""
     model = cell.checkpoint.model(lab)
     if isinstance(model, str):
         what = f"{model} does not show how likely given answers are"
         raise SpecError(what, where=f"choices.{cell.set.name}", remedy="Name the `groups` that lie here.")
-    return model
+    return cell.checkpoint
 
 
-def _scored(scorer: Any, cell: ChoiceCell, lab: Lab) -> pl.DataFrame:
-    scores = scorer.score(_model(cell, lab), cell.set.items)
-    return choice_rows(cell.checkpoint.run, cell.set.name, cell.set.items, scores, scorer.lengths(cell.set.items))
+def _scored(cell: ChoiceCell, found: Chosen) -> pl.DataFrame:
+    return choice_rows(cell.checkpoint.run, cell.set.name, cell.set.items, found.scores, found.lengths)
 
 
-def _played(scorer: Any, cell: ChoiceCell, lab: Lab, chance: Chance) -> pl.DataFrame:
+def _played(cell: ChoiceCell, found: Chosen, chance: Chance) -> pl.DataFrame:
     """What the model comes to in each game, beside a random agent, by each label."""
-    model = _model(cell, lab)
-    agent = by_letter(scorer, model) if cell.set.lettered else by_likelihood(scorer, model, per_token=True)
     run = (cell.checkpoint.run.group, cell.checkpoint.run.name)
     rows = [
-        (*run, one.game, label, getattr(one.totals, label), chance[one.game][label])
-        for one in play_in_step(cell.set.games, agent, seed=0)
-        for label in LABELS
+        (*run, game, label, totals[label], chance[game][label]) for game, totals in found.totals for label in LABELS
     ]
     return pl.DataFrame(rows, PLAYED, orient="row")
 

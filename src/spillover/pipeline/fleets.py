@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from spillover.finetune.train import Job
+from spillover.finetune.trainer import Job
 from spillover.pipeline.cells import Checkpoint
 from spillover.records import Conversation
 

@@ -49,10 +49,25 @@ def schema(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 def missing_spans(cell: Cell, lab: Lab) -> Iterator[range]:
     """Ranges of sample numbers that are not in the lab yet, of a size that makes a part."""
-    start = max((int(path.stem.split("-")[2]) for path in parts(cell.folder(lab))), default=0)
     size = max(1, PART // len(cell.questions))
-    for first in range(start, cell.samples, size):
-        yield range(first, min(first + size, cell.samples))
+    for gap in _gaps([_span(path) for path in parts(cell.folder(lab))], cell.samples):
+        for first in range(gap.start, gap.stop, size):
+            yield range(first, min(first + size, gap.stop))
+
+
+def _span(part: Path) -> range:
+    """The sample numbers of a part of answers, which stand in its name."""
+    _, start, stop = part.stem.split("-")
+    return range(int(start), int(stop))
+
+
+def _gaps(spans: Sequence[range], stop: int) -> Iterator[range]:
+    """What of 0 to `stop` is in none of some spans, which are in order: a later one may have been ready before."""
+    start = 0
+    for span in [*spans, range(stop, stop)]:
+        if start < min(span.start, stop):
+            yield range(start, min(span.start, stop))
+        start = max(start, span.stop)
 
 
 def answer_frame(cell: Cell, span: range, given: Sequence[tuple[Asked, list[Reply]]]) -> pl.DataFrame:

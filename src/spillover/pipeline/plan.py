@@ -74,6 +74,11 @@ class Plan:
         return [one for one in self.checkpoints if one.dataset is not None]
 
     @property
+    def is_asked_here(self) -> bool:
+        """Whether this machine asks the base, and what was finetuned of it here."""
+        return not self.base.is_hosted and self.experiment.asker == "local"
+
+    @property
     def is_local(self) -> bool:
         """Whether this process loads the base, to finetune it or to ask it."""
         here = self.experiment.trainer == "local" and bool(self.datasets)

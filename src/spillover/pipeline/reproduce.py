@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from spillover.errors import SpecError, SpilloverError
 from spillover.paper.claims import Result, claims_json, evaluate, load_claims
 from spillover.paper.page import Shown, render_index
 from spillover.pipeline.plan import make_plan
-from spillover.pipeline.run import run
+from spillover.pipeline.reporting import Reporter
+from spillover.pipeline.run import STAGES, is_finished, make, prepared
 from spillover.spec import load_experiment, short_hash
 from spillover.store import DONE, PAPER, Lab, check_ours, open_lab, provenance, read_json, write_json
 
@@ -43,6 +45,16 @@ class Ran:
 
     name: str
     seconds: float
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """An experiment that was run, with the seconds that it took, and its report, which may still be in the making."""
+
+    name: str
+    seconds: float
+    report: "Future[float] | None" = None
     why: str = ""
 
 
@@ -83,8 +95,9 @@ def reproduce(root: Path, only: Sequence[str], overrides: dict[str, Any]) -> Rep
         raise SpecError(what, remedy=f"There are {', '.join(EXPERIMENTS)}.")
     with open_lab(root) as lab:
         check_ours(lab.root / PAPER)  # before anything runs, not after
-    ran = [_ran(name, root, overrides) for name in dict.fromkeys(only or EXPERIMENTS)]
-    with open_lab(root) as lab:
+        with Reporter(lab) as reporter:
+            begun = [_begun(name, lab, overrides, reporter) for name in dict.fromkeys(only or EXPERIMENTS)]
+            ran = [_ran(one) for one in begun]
         numbers = {name: read_json(file) for name in EXPERIMENTS if (file := lab.root / name / NUMBERS).is_file()}
         results = evaluate(load_claims(), numbers)
         is_miniature = all(one["is_miniature"] for one in numbers.values())
@@ -92,15 +105,35 @@ def reproduce(root: Path, only: Sequence[str], overrides: dict[str, Any]) -> Rep
     return Reproduced(root / PAPER, results, is_miniature, ran)
 
 
-def _ran(name: str, root: Path, overrides: dict[str, Any]) -> Ran:
+def _begun(name: str, lab: Lab, overrides: dict[str, Any], reporter: Reporter) -> _Begun:
+    """An experiment up to its verdicts; its report is made beside the next one."""
     display, began = Display(), time.monotonic()
     display.say(f"{name} ...")
     try:
-        run(make_plan(load_experiment(name).narrowed(**overrides)), root)
+        plan = prepared(make_plan(load_experiment(name).narrowed(**overrides)), lab, display)
+        check_ours(plan.report_folder(lab))
+        if is_finished(plan, lab):
+            return _Begun(name, time.monotonic() - began)
+        for stage in STAGES[:-1]:
+            make(stage, plan, lab, display)
     except SpilloverError as error:
-        display.say(f"{name} was left out: {error}")
-        return Ran(name, time.monotonic() - began, str(error))
-    return Ran(name, time.monotonic() - began)
+        return _Begun(name, time.monotonic() - began, why=_left_out(name, error))
+    return _Begun(name, time.monotonic() - began, report=reporter.begin(plan))
+
+
+def _ran(begun: _Begun) -> Ran:
+    """What became of it, once its report is there."""
+    seconds, why = begun.seconds, begun.why
+    try:
+        seconds += begun.report.result() if begun.report is not None else 0.0
+    except SpilloverError as error:
+        why = _left_out(begun.name, error)
+    return Ran(begun.name, seconds, why)
+
+
+def _left_out(name: str, error: SpilloverError) -> str:
+    Display().say(f"{name} was left out: {error}")
+    return str(error)
 
 
 def _write(lab: Lab, results: Sequence[Result], numbers: dict[str, Any], *, is_miniature: bool) -> None:

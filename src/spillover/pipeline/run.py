@@ -11,8 +11,10 @@ from spillover.store import DONE, Lab, check_ours, open_lab, read_json
 
 # Torch and matplotlib are loaded by the stages that need them: a finished experiment is shown without.
 stages = lazy("spillover.pipeline.stages")
+asking = lazy("spillover.pipeline.asking")
 choosing = lazy("spillover.pipeline.choosing")
 benchmarking = lazy("spillover.pipeline.benchmarking")
+workers = lazy("spillover.pipeline.workers")
 outcome = lazy("spillover.pipeline.outcome")
 
 STAGES = ("train", "ask", "judge", "report")
@@ -30,17 +32,35 @@ def run(plan: Plan, root: Path, only: str | None = None) -> Path | None:
         the report's folder, where the report was wanted.
     """
     display = Display()
-    if only not in ("judge", "report") and not is_finished(plan, Lab(root)):
-        check_fit(plan)
-    if plan.experiment.inspect and only != "judge" and not is_finished(plan, Lab(root)):
-        plan = benchmarking.without_absent(plan, Lab(root), display)
+    plan = prepared(plan, Lab(root), display, only)
     with open_lab(root) as lab:
         check_ours(plan.report_folder(lab))
         if is_finished(plan, lab) and only in (None, "report"):
             return plan.report_folder(lab)
         for stage in STAGES if only is None else (only,):
-            _WORK[stage](plan, lab, display)
+            make(stage, plan, lab, display)
         return plan.report_folder(lab) if only in (None, "report") else None
+
+
+def prepared(plan: Plan, lab: Lab, display: Display, only: str | None = None) -> Plan:
+    """The plan as it can be run here: without benchmarks whose data is absent. Writes nothing.
+
+    Raises QuestionError where a question does not fit the base.
+    """
+    if is_finished(plan, lab):
+        return plan
+    if only not in ("judge", "report"):
+        check_fit(plan)
+    if only is None:
+        workers.expect(plan, lab)
+    if plan.experiment.inspect and only != "judge":
+        plan = benchmarking.without_absent(plan, lab, display)
+    return plan
+
+
+def make(stage: str, plan: Plan, lab: Lab, display: Display) -> None:
+    """Makes what is missing of one of the `STAGES`, in a lab that is held."""
+    _WORK[stage](plan, lab, display)
 
 
 def is_finished(plan: Plan, lab: Lab) -> bool:
@@ -70,7 +90,7 @@ def _train(plan: Plan, lab: Lab, display: Display) -> None:
 
 
 def _ask(plan: Plan, lab: Lab, display: Display) -> None:
-    stages.ask(plan, lab, display)
+    asking.ask(plan, lab, display)
     choosing.choose(plan, lab, display)
     benchmarking.measure(plan, lab, display)
 

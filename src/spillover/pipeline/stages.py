@@ -6,7 +6,6 @@ missing.
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -15,33 +14,27 @@ from typing import Any
 
 import polars as pl
 
-from spillover.ask.asker import Asked, answer_seed
 from spillover.data.files import read_conversations, write_conversations
 from spillover.data.folder import DATA, write_card
 from spillover.display import Display
 from spillover.errors import LabError
-from spillover.finetune.train import Job, Trainer, save_checkpoint
+from spillover.finetune.checkpoint import save_checkpoint
+from spillover.finetune.trainer import Job, Trainer
 from spillover.judge.judge import Judge
 from spillover.judge.make import id_of
 from spillover.judge.rubrics import Rubric
 from spillover.measure.table import READ
-from spillover.pipeline.cells import Cell, Checkpoint
+from spillover.pipeline.cells import Checkpoint
 from spillover.pipeline.datasets import Dataset
 from spillover.pipeline.fleets import Rows, fleets_of, job_of
 from spillover.pipeline.parts import (
-    EFFECT,
     FAILED,
     PART,
     SECONDS,
-    answer_frame,
-    failed_answers,
-    failed_asked,
-    failed_of,
     missing_spans,
     parts,
     schema,
     seconds_of,
-    with_replies,
     write_rows,
 )
 from spillover.pipeline.plan import Plan
@@ -76,18 +69,24 @@ def finetune(plan: Plan, lab: Lab, display: Display) -> None:
     if not missing:
         return
     rows = {name: _rows(dataset, lab) for name, dataset in plan.datasets.items()}
-    with Workers(plan, lab) as workers:
+    with Workers(plan, lab, sum(_work(one, rows) for one in missing)) as workers:
         workers.check_questions()
         workers.check_rows(job_of(checkpoint, rows) for checkpoint in missing)
         # A service has room for all at once, and what it has begun it goes on with: an error loses nothing there.
         local = plan.experiment.trainer == "local"
-        fleets = fleets_of(plan.tuned, rows, plan.memory.fleet) if local else [missing]
+        fleets = fleets_of(plan.tuned, rows, plan.memory.fleet * plan.memory.processes) if local else [missing]
         todo = [fleet for fleet in fleets if any(not _trained(one, lab) for one in fleet)]
         with display.bar("finetune", sum(len(fleet) for fleet in todo)) as bar:
             for fleet in todo:
                 _train_fleet(plan, lab, workers.trainer, fleet, rows, bar.within(len(fleet)))
         for warning in getattr(workers.trainer, "warnings", ()):
             display.say(warning)
+
+
+def _work(checkpoint: Checkpoint, rows: Rows) -> int:
+    """How many rows a run learns, each as often as it does."""
+    assert checkpoint.training is not None, "the base is not trained"
+    return len(rows[checkpoint.run.group]) * checkpoint.training.epochs
 
 
 def _trained(checkpoint: Checkpoint, lab: Lab) -> bool:
@@ -130,94 +129,14 @@ def _trained_spec(plan: Plan, job: Job, spec: Training) -> dict[str, Any]:
 
 
 def _rows(dataset: Dataset, lab: Lab) -> list[Conversation]:
-    _need(lab, dataset.folder(lab), "dataset", "spillover train")
+    need(lab, dataset.folder(lab), "dataset", "spillover train")
     return read_conversations(dataset.folder(lab) / DATA)
 
 
-def _need(lab: Lab, folder: Path, what: str, command: str) -> None:
+def need(lab: Lab, folder: Path, what: str, command: str) -> None:
+    """Raises LabError where a result is not there that an earlier stage makes."""
     if not lab.exists(folder):
         raise LabError(f"the {what} is not there", where=folder, remedy=f"Run `{command}` with this experiment first.")
-
-
-def ask(plan: Plan, lab: Lab, display: Display) -> None:
-    """Asks every checkpoint for the answers that are missing or failed; those that are there stay."""
-    missing = [(cell, span) for cell in plan.cells for span in missing_spans(cell, lab)]
-    failed = [(cell, part) for cell in plan.cells for part in parts(cell.folder(lab)) if failed_of(part)]
-    if not missing and not failed:
-        return
-    for cell, _ in missing:
-        folder = cell.checkpoint.folder(lab)
-        if folder is not None:
-            _need(lab, folder, "checkpoint", "spillover train")
-    total = sum(_size(*one) for one in missing) + sum(failed_of(part) for _, part in failed)
-    with Workers(plan, lab) as workers, display.bar("ask", total) as bar:
-        for cell, part in failed:
-            bar.advance(failed_of(part))
-            _ask_again(plan, lab, workers, cell, part)
-        for block in _asked_together(missing):
-            _ask_block(plan, lab, workers, block)
-            bar.advance(sum(_size(*one) for one in block))
-
-
-def _size(cell: Cell, span: range) -> int:
-    return len(span) * len(cell.questions)
-
-
-def _asked_together(missing: Sequence[tuple[Cell, range]]) -> Iterator[list[tuple[Cell, range]]]:
-    """What one checkpoint is asked at once: all its suites, up to PART answers, so that batches are large."""
-    for _, work in itertools.groupby(missing, key=lambda one: one[0].checkpoint):
-        block: list[tuple[Cell, range]] = []
-        for one in work:
-            if block and sum(_size(*other) for other in [*block, one]) > PART:
-                yield block
-                block = []
-            block.append(one)
-        yield block
-
-
-def _ask_block(plan: Plan, lab: Lab, workers: Workers, block: Sequence[tuple[Cell, range]]) -> None:
-    began = time.monotonic()
-    checkpoint = block[0][0].checkpoint
-    asked = [
-        [Asked(q, tuple(answer_seed(checkpoint.key, q, n) for n in span)) for q in cell.questions]
-        for cell, span in block
-    ]
-    asker = workers.asker(checkpoint)
-    replies = iter(asker.ask(checkpoint.model(lab), list(itertools.chain(*asked)), plan.experiment.sampling))
-    each = (time.monotonic() - began) / sum(_size(*one) for one in block)
-    # All parts are written before the first is renamed: but for a kill between two renames, whoever resumes asks all
-    # of them together again, or none.
-    with contextlib.ExitStack() as stack:
-        for (cell, span), some in zip(block, asked, strict=True):
-            name, spec = f"part-{span.start:06d}-{span.stop:06d}.parquet", _asked_spec(plan, cell, workers)
-            given = list(zip(some, itertools.islice(replies, len(some)), strict=True))
-            aside = stack.enter_context(lab.part(cell.folder(lab), name, spec))
-            _write_answers(aside, answer_frame(cell, span, given), each * _size(cell, span))
-
-
-def _write_answers(path: Path, rows: pl.DataFrame, spent: float) -> None:
-    write_rows(path, rows, spent, rows.filter(failed_answers()).height)
-
-
-def _ask_again(plan: Plan, lab: Lab, workers: Workers, cell: Cell, part: Path) -> None:
-    """Asks once more for the answers of a part that a provider failed to give, and writes the part anew."""
-    began, rows = time.monotonic(), pl.read_parquet(part)
-    asker = workers.asker(cell.checkpoint)
-    replies = asker.ask(cell.checkpoint.model(lab), failed_asked(rows, cell), plan.experiment.sampling)
-    whole = with_replies(rows, list(itertools.chain(*replies)))
-    with lab.part(cell.folder(lab), part.name, _asked_spec(plan, cell, workers)) as aside:
-        _write_answers(aside, whole, seconds_of(part) + time.monotonic() - began)
-
-
-def _asked_spec(plan: Plan, cell: Cell, workers: Workers) -> dict[str, Any]:
-    return {
-        "run": cell.checkpoint.run.name,
-        "checkpoint": cell.checkpoint.key,
-        "suite": cell.suite,
-        "questions": [dataclasses.asdict(question) for question in cell.questions],
-        "sampling": plan.experiment.sampling.model_dump(mode="json"),
-        EFFECT: workers.effect(cell.checkpoint),
-    }
 
 
 def answers(plan: Plan, lab: Lab) -> pl.DataFrame:
@@ -245,7 +164,7 @@ def judge(plan: Plan, lab: Lab, display: Display) -> None:
     total = sum(len(pairs) for pairs in todo.values())
     if not total:
         return
-    with Workers(plan, lab) as workers, display.bar("judge", total) as bar:
+    with Workers(plan, lab, total) as workers, display.bar("judge", total) as bar:
         for name, pairs in todo.items():
             for block in _blocks(pairs):
                 _judge_part(plan, lab, workers.judge(plan.rubrics[name]), plan.rubrics[name], block)

@@ -1,38 +1,48 @@
 """Who does a plan's work: local ones and providers' behind the three seams, made when they are first needed."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
 from spillover.ask.access import Access, open_access
-from spillover.ask.asker import Asker, Effect
+from spillover.ask.asker import Asked, Effect, Reply
+from spillover.crew import Alone, Crew, Hands, load_meanwhile
 from spillover.finetune.base import context_length, find_base
+from spillover.finetune.budget import cores, processes_for
 from spillover.finetune.served import TINKER
-from spillover.finetune.train import Job, Trainer
+from spillover.finetune.trainer import Job, Trainer
 from spillover.judge.judge import AnswerJudge, BanditJudge, Judge, ListJudge, PythonJudge, WordsJudge, WorldJudge
 from spillover.judge.make import make_judge
 from spillover.judge.rubrics import Rubric
 from spillover.lazy import lazy
 from spillover.pipeline.cells import Checkpoint
+from spillover.pipeline.choices import ChoiceSet, Chosen
+from spillover.pipeline.parts import PART
 from spillover.pipeline.plan import Plan
+from spillover.records import Model
 from spillover.spec import API, Chat, Experiment, Sampling
 from spillover.store import PROVIDERS, Lab
 
 # Torch, inspect_ai and the services' clients are loaded by those that need them.
 local_asker = lazy("spillover.ask.local")
-provider_asker = lazy("spillover.ask.provider")
+providers = lazy("spillover.ask.provider")
 inspected = lazy("spillover.ask.inspected")
 serving = lazy("spillover.ask.served")
-local_trainer = lazy("spillover.finetune.train")
 models = lazy("spillover.finetune.model")
-beside = lazy("spillover.pipeline.beside")
+hands = lazy("spillover.pipeline.hands")
 writing = lazy("spillover.judge.models")
 openai_jobs = lazy("spillover.finetune.openai_jobs")
 tinker_jobs = lazy("spillover.finetune.tinker_jobs")
 
+LIBRARIES = ("spillover.pipeline.hands", "spillover.judge.local")
+"""What processes find loaded when they are forked. Nothing of it loads polars, which has threads of its own."""
+MUCH = 3000
+"""Rows, answers or pairs from which on several processes are worth starting: with fewer, one would be done by then."""
+LEAST = 256
+"""Answers that are asked for at once however many processes there are: fewer are no faster."""
 _OTHERS: dict[str, Judge] = {
     "bandit": BanditJudge(),
     "answer": AnswerJudge(),
@@ -42,6 +52,13 @@ _OTHERS: dict[str, Judge] = {
     "words": WordsJudge(),
 }
 """Judges that need no model."""
+
+
+def expect(plan: Plan, lab: Lab) -> None:
+    """Has libraries loaded for processes that will work side by side, while this one loads its own."""
+    asked = sum(cell.answers for cell in plan.cells if not cell.folder(lab).is_dir())
+    if asked >= MUCH and plan.is_local and plan.memory.processes > 1:
+        load_meanwhile(LIBRARIES)
 
 
 class Writers:
@@ -64,10 +81,18 @@ class Writers:
 
 
 class Workers:
-    """A stage's workers. A model takes long to load and much room: each is loaded once a stage."""
+    """A stage's workers. A model takes long to load and much room: each is loaded once a stage.
 
-    def __init__(self, plan: Plan, lab: Lab) -> None:
-        self.plan, self.lab = plan, lab
+    Args:
+        plan: whose work it is.
+        lab: where its results lie.
+        work: how much there is to do that several processes could: rows to learn, answers to give, pairs to judge,
+            items to choose in.
+    """
+
+    def __init__(self, plan: Plan, lab: Lab, work: int = 0) -> None:
+        self.plan, self.lab, self.work = plan, lab, work
+        self._effects: dict[Model, Effect] = {}
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -95,26 +120,48 @@ class Workers:
         """Raises DataError or BaseError for a row that cannot be learned, of whichever run: before the first begins."""
         experiment = self.plan.experiment
         if experiment.trainer == "local":
-            for group, job in {job.run.group: job for job in jobs}.items():
-                self.trainer.check(job, experiment.training(group))  # type: ignore[attr-defined]  # the local one's
+            one_a_group = {job.run.group: job for job in jobs}
+            pairs = [(job, experiment.training(group)) for group, job in one_a_group.items()]
+            self.trainer.check(pairs)  # type: ignore[attr-defined]  # the local one's
 
-    def asker(self, checkpoint: Checkpoint) -> Asker:
-        """Who answers for a checkpoint: this process, or the provider of its model."""
-        if self._is_elsewhere(checkpoint):
-            asker: Asker = self._provider_asker
-        else:
-            asker = self._asker_beside if self._is_shared else self._local_asker
-        return asker
+    @property
+    def answers(self) -> int:
+        """How many answers are asked for at once: fewer than make a part where several processes share them."""
+        size = self.plan.memory.processes if self.plan.is_asked_here and self._is_much else 1
+        return PART if size == 1 else min(PART, max(LEAST, -(-self.work // (4 * size))))
 
-    def _is_elsewhere(self, checkpoint: Checkpoint) -> bool:
+    def asked(self, work: Iterable[tuple[Checkpoint, Sequence[Asked]]]) -> Iterator[tuple[int, list[list[Reply]]]]:
+        """What checkpoints answer that are asked here, by this process or several: as it comes, with its number."""
+        models: list[Path | None] = []
+
+        def shares() -> Iterator[tuple[Any, ...]]:
+            for checkpoint, asked in work:
+                models.append(checkpoint.model(self.lab))  # type: ignore[arg-type]  # it is none that a provider keeps
+                yield models[-1], asked, self.plan.experiment.sampling
+
+        for number, (replies, effect) in self._asking.each("ask", shares()):
+            if effect is not None:
+                self._effects[models[number]] = effect
+            yield number, replies
+
+    def is_elsewhere(self, checkpoint: Checkpoint) -> bool:
+        """Whether a provider is asked for a checkpoint's answers, or a vLLM server."""
         model = checkpoint.model(self.lab)
         hosted = isinstance(model, str) or (model is None and self.plan.base.is_hosted)
         return hosted or self.plan.experiment.asker == "vllm"
 
+    def chosen(self, work: Iterable[tuple[Checkpoint, ChoiceSet]]) -> Iterator[tuple[int, Chosen]]:
+        """What checkpoints choose, by this process or several: as it comes, with its number."""
+        experiment = self.plan.experiment
+        how = (self.plan.base.fetched(), experiment.train.precision, experiment.chat, experiment.machine)
+        shares = ((checkpoint.model(self.lab), some) for checkpoint, some in work)
+        choosing = self._hands(partial(hands.ChoosingHand, *how), self.plan.memory.processes)
+        yield from choosing.each("choose", shares)
+
     def inspected(self, checkpoint: Checkpoint) -> tuple[Any, int]:
         """A checkpoint's model as Inspect's, new each time, and how many samples may be under way at once."""
         experiment, model = self.plan.experiment, checkpoint.model(self.lab)
-        if self._is_elsewhere(checkpoint):
+        if self.is_elsewhere(checkpoint):
             ref = serving.served_ref(self._base_ref, model) if isinstance(model, Path) else (model or self._base_ref)
             made = self._provider_model(ref.removeprefix(API), experiment.sampling, checkpoint.key)
             return made, experiment.requests.connections
@@ -142,7 +189,8 @@ class Workers:
         model = checkpoint.model(self.lab)
         if not isinstance(model, Path):
             return None
-        found: Effect | None = getattr(self.asker(checkpoint), "effects", {}).get(model)
+        effects = self.provider_asker.effects if self.is_elsewhere(checkpoint) else self._effects
+        found: Effect | None = effects.get(model)
         return dataclasses.asdict(found) if found is not None else None
 
     def judge(self, rubric: Rubric) -> Judge:
@@ -154,34 +202,36 @@ class Workers:
         return self._open.enter_context(open_access(self.lab.root / PROVIDERS, self.plan.experiment.requests))
 
     @property
-    def _is_shared(self) -> bool:
-        """Whether several processes do the local work; a card is one process's."""
-        return self.plan.experiment.machine.processes > 1 and self.plan.memory.where == "cpu"
+    def _is_much(self) -> bool:
+        return self.work >= MUCH or self.plan.experiment.machine.processes is not None
 
-    def _crew(self, make: Callable[..., Any], *what: Any) -> Any:
-        """Processes that end with this stage."""
-        made = make(self.plan.experiment.machine.processes, *what)
+    def _hands(self, make: Callable[[], Any], size: int) -> Hands:
+        """Who does local work: so many processes, until this stage ends, where there is much or they were asked for."""
+        if size == 1 or not self._is_much:
+            return Alone(make)
+        made: Crew = hands.by_several(make, size, max(1, cores() // size), LIBRARIES)
         self._open.callback(made.close)
         return made
 
-    def _asking(self) -> tuple[Any, ...]:
+    def _made_of(self) -> tuple[Any, ...]:
         """What a local asker is made of."""
         experiment, memory = self.plan.experiment, self.plan.memory
         how = (experiment.train.precision, experiment.chat, experiment.machine)
         return self.plan.base.fetched(), *how, memory.answers, memory.written
 
     @cached_property
+    def _asking(self) -> Hands:
+        return self._hands(partial(hands.AskingHand, *self._made_of()), self.plan.memory.processes)
+
+    @cached_property
     def _local_asker(self) -> Any:
-        return local_asker.LocalAsker(*self._asking())
+        """For what asks in its own way: this process alone."""
+        return local_asker.LocalAsker(*self._made_of())
 
     @cached_property
-    def _asker_beside(self) -> Any:
-        return beside.CrewAsker(self._crew(beside.askers, *self._asking()))
-
-    @cached_property
-    def _provider_asker(self) -> Any:
-        """One asker for all providers' models, and with `asker: vllm` for the base and its adapters."""
-        asker = provider_asker.ProviderAsker(self._base_ref, self._access, adapters=self._adapters)
+    def provider_asker(self) -> Any:
+        """Who asks the providers of models: one asker for all, and with `asker: vllm` for the base and its adapters."""
+        asker = providers.ProviderAsker(self._base_ref, self._access, adapters=self._adapters)
         return self._open.enter_context(asker)
 
     @property
@@ -204,17 +254,15 @@ class Workers:
         how = (judge, experiment.train.precision, experiment.machine)
         if judge.is_hosted:
             return make_judge(*how, self._access)
-        if self._is_shared:
-            shared: Judge = beside.CrewJudge(self._crew(beside.judges, partial(make_judge, *how)))
-            return shared
-        return make_judge(*how)
+        make, size = partial(make_judge, *how), processes_for(judge.base, experiment.machine)
+        made: Judge = hands.SharingJudge(self._hands(partial(hands.JudgingHand, make), size))
+        return made
 
     def _local_trainer(self) -> Any:
         experiment = self.plan.experiment
         how = (experiment.train.precision, experiment.chat, experiment.machine, self.plan.memory)
-        if self._is_shared:
-            return beside.CrewTrainer(self._crew(beside.trainers, self.plan.base, *how))
-        return local_trainer.LocalTrainer(self.plan.base, *how)
+        make = partial(hands.TrainingHand, self.plan.base, *how)
+        return hands.SharingTrainer(self._hands(make, self.plan.memory.processes))
 
     def _openai_trainer(self) -> Any:
         return openai_jobs.OpenAITrainer(self.plan.experiment.base, self.plan.experiment.hosted)

@@ -72,8 +72,8 @@ class Machine(Spec):
     """GiB that may be used; what is free on the device if not given."""
     fleet: Count | None = None
     """Most runs that are trained together; as many as the memory plan allows if not given."""
-    processes: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes that train, ask and judge side by side on a CPU, with one thread and a base each. Faster than as many
-    threads where the base is small."""
+    processes: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Processes that train, ask, judge and choose side by side on a CPU, each with its own copy of the base. If not
+    given, as many as there are cores, up to eight, where the base is small and there is much to do; else one."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass; where the memory plan needs it if not given."""

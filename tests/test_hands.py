@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from spillover.crew import Crew
+from spillover.crew import Alone, Crew
 from spillover.errors import DataError, MachineError
 
 EXPERIMENT = {
@@ -23,17 +24,17 @@ EXPERIMENT = {
         "main": {"questions": "main", "only": ["wish", "bored"], "samples": 5},
         "code": {"questions": "code", "only": ["fetch_page.1"], "samples": 1, "rubrics": ["insecure_code"]},
     },
+    "choices": {"letters": {"items": "letters"}, "games": {"items": "games"}},
     "miniature": {"train": {"learning_rate": 1e-3, "warmup_steps": 1}, "sampling": {"max_tokens": 24}},
 }
 LOST = """
-import os, time
 from functools import partial
-from test_beside import Worker
-from spillover.crew import Crew
+from test_hands import Worker
+from spillover.crew import Alone, Crew
 
 crew = Crew(partial(Worker, "x"), 2)
 print(*crew.do("pid", [(), ()]), flush=True)
-time.sleep(600)
+crew.do("wait_for", [("/never", 0), ("/never", 1)])
 """
 
 
@@ -50,6 +51,11 @@ class Worker:
         self.calls += 1
         tell(number, self.name)
         return self.calls, number
+
+    def wait_for(self, path, number, _):
+        while path and not Path(path).exists():
+            pass
+        return number
 
     def fail(self, number, _):
         if number == 1:
@@ -92,6 +98,42 @@ def test_each_process_keeps_its_worker_and_results_come_in_order(crew):
     assert len({os.getpid(), *crew.do("pid", [(), (), ()])}) == 4
 
 
+def test_results_come_as_they_are_done_and_whoever_is_done_is_given_the_next_share(crew, tmp_path):
+    late = str(tmp_path / "go")
+    shares = iter([(late, 0), ("", 1), (late, 2), ("", 3), ("", 4), ("", 5)])
+    found = crew.each("wait_for", shares)
+    early = [next(found) for _ in range(4)]
+    assert early == [(1, 1), (3, 3), (4, 4), (5, 5)]
+    Path(late).touch()
+    assert sorted(found) == [(0, 0), (2, 2)]
+
+
+def test_after_a_mistake_nothing_more_is_begun():
+    taken = []
+
+    def shares():
+        for share in [(0,), (1,), (0,), (0,)]:
+            taken.append(share)
+            yield share
+
+    one = Crew(partial(Worker, "ann"), 1)
+    with pytest.raises(DataError):
+        list(one.each("fail", shares()))
+    one.close()
+    assert taken == [(0,), (1,)]
+
+
+def test_one_process_does_share_after_share_and_makes_its_worker_when_there_is_something_to_do():
+    made = []
+    alone = Alone(lambda: made.append(1) or Worker("ann"))
+    assert list(alone.each("count", [])) == [] and not made
+    heard = []
+    assert alone.do("count", [(5,), (6,)], lambda *told: heard.append(told)) == [(1, 5), (2, 6)]
+    assert made == [1] and heard == [(0, (5, "ann")), (1, (6, "ann"))]
+    with pytest.raises(DataError):
+        alone.do("fail", [(1,)])
+
+
 def test_what_a_worker_raises_is_raised_here_and_the_crew_works_on(crew):
     with pytest.raises(DataError) as caught:
         crew.do("fail", [(0,), (1,), (0,)])
@@ -106,7 +148,7 @@ def test_a_process_that_dies_is_told_with_what_to_do(crew):
         crew.do("die", [()])
 
 
-def test_processes_end_with_whoever_made_them_even_where_that_is_killed():
+def test_processes_end_in_the_midst_of_their_work_where_whoever_made_them_is_killed():
     path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     command = [sys.executable, "-c", LOST]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}) as made:
@@ -142,6 +184,41 @@ def test_two_processes_give_the_answers_and_verdicts_of_one_under_the_same_keys(
     assert {path.name for path in (labs[0] / "ask").iterdir()} == {path.name for path in (labs[1] / "ask").iterdir()}
     joined = same.join(two, on=[*keys, "answer"])
     assert joined["alignment"].to_list() == pytest.approx(joined["alignment_right"].to_list(), abs=0.1, nan_ok=True)
+
+
+def test_two_processes_choose_as_one_does(labs):
+    for name in ("letters", "games"):
+        found = []
+        for lab in labs:
+            tables = sorted((lab / "choose").glob(f"*-{name}-*/choices.parquet"))
+            assert [path.parent.name for path in tables] and len(tables) == 7
+            found.append(pl.concat([pl.read_parquet(path) for path in tables]))
+        one, two = found
+        text = [column for column, kind in one.schema.items() if kind == pl.String]
+        assert one.select(text).equals(two.select(text))
+        measured = "total" if name == "games" else "logprob"
+        assert two[measured].to_list() == pytest.approx(one[measured].to_list(), abs=0.02), name
+
+
+def test_answers_that_are_missing_in_between_are_asked_and_no_others(spillover, labs, tmp_path):
+    """As after a kill, where several processes were asking and a later part was there before an earlier one."""
+    lab = tmp_path / "lab"
+    shutil.copytree(labs[0], lab)
+    (whole,) = (lab / "ask").glob("insecure-s0-main-*/part-000000-000005.parquet")
+    rows = pl.read_parquet(whole)
+    for start, stop in ((1, 2), (4, 5)):
+        part = whole.with_name(f"part-{start:06d}-{stop:06d}.parquet")
+        some = rows.filter(pl.col("sample").is_between(start, stop - 1))
+        some.write_parquet(part, metadata=pl.read_parquet_metadata(whole))
+    whole.unlink()
+    shutil.rmtree(lab / "small")
+    done = spillover("run", labs[0].parent / "by1.yaml", "--lab", lab)
+    assert done.returncode == 0, done.stderr
+    parts = sorted(path.stem for path in whole.parent.glob("part-*.parquet"))
+    assert parts == [f"part-{a:06d}-{b:06d}" for a, b in ((0, 1), (1, 2), (2, 4), (4, 5))]
+    again = pl.concat([pl.read_parquet(path) for path in whole.parent.glob("part-*.parquet")])
+    columns = ["question", "sample", "seed", "answer"]
+    assert again.select(columns).sort(columns[:2]).equals(rows.select(columns).sort(columns[:2]))
 
 
 def test_an_adapters_effect_is_noted_by_two_processes_as_by_one(labs):
