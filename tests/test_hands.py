@@ -221,6 +221,26 @@ def test_answers_that_are_missing_in_between_are_asked_and_no_others(spillover, 
     assert again.select(columns).sort(columns[:2]).equals(rows.select(columns).sort(columns[:2]))
 
 
+def test_answers_that_a_server_failed_to_give_are_given_by_whoever_is_asked_now(spillover, labs, tmp_path):
+    """As where `asker: vllm` failed and this machine is asked instead."""
+    lab = tmp_path / "lab"
+    shutil.copytree(labs[0], lab)
+    shutil.rmtree(lab / "small")
+    (part,) = (lab / "ask").glob("insecure-s0-main-*/part-000000-000005.parquet")
+    rows, failed = pl.read_parquet(part), pl.col("sample") == 3
+    lost = {"answer": "", "tokens": 0, "outcome": "failed: connection"}
+    changed = rows.with_columns(pl.when(failed).then(pl.lit(v)).otherwise(pl.col(k)).alias(k) for k, v in lost.items())
+    told = pl.read_parquet_metadata(part) | {"failed": str(rows.filter(failed).height)}
+    changed.cast(rows.schema).write_parquet(part, metadata={name: told[name] for name in ("seconds", "failed")})
+    done = spillover("run", labs[0].parent / "by1.yaml", "--lab", lab)
+    assert done.returncode == 0, done.stderr
+    assert (
+        pl.read_parquet(part)
+        .select("question", "sample", "answer", "outcome")
+        .equals(rows.select("question", "sample", "answer", "outcome"))
+    )
+
+
 def test_an_adapters_effect_is_noted_by_two_processes_as_by_one(labs):
     found = []
     for lab in labs:

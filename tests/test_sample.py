@@ -136,6 +136,19 @@ def test_answers_that_are_written_at_once_keep_to_the_tokens_that_there_is_room_
     assert all(rows * whole <= 160 for rows, tokens, whole in seen if tokens == 1)
 
 
+def test_short_prompts_are_not_filled_up_to_long_ones_and_answers_come_in_the_order_of_the_questions(
+    asker, monkeypatch
+):
+    asked = [Asked(Question(f"q{i}", "Hello? " * (1 + 12 * (i % 3))), (8 * i, 8 * i + 1)) for i in range(6)]
+    sampling = Sampling(max_tokens=12)
+    expected = [asker.ask(None, [one], sampling)[0] for one in asked]
+    monkeypatch.setattr("spillover.ask.local.SHORT", 16)
+    seen, hook = shapes_read(asker.model)
+    assert asker.ask(None, asked, sampling) == expected
+    hook.remove()
+    assert [(rows, tokens > 16) for rows, tokens, _ in seen if tokens > 1] == [(2, False), (2, True), (2, True)]
+
+
 def test_prompts_may_want_different_numbers_of_answers_and_none_at_all(model):
     asked, seeds = prompts(4), [[1, 2, 3], [], [4], [5, 6]]
     together = draw(model, asked, seeds)

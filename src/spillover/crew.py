@@ -98,7 +98,7 @@ class Crew(Hands):
 
     def __init__(self, make: Callable[[], Any], size: int, libraries: Sequence[str] = ()) -> None:
         context = multiprocessing.get_context("forkserver")
-        forkserver.set_forkserver_preload(list(libraries))
+        load_meanwhile(libraries)
         self.size = size
         self._ends: list[Connection] = []
         self._processes: list[Any] = []

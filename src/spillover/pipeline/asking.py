@@ -51,12 +51,13 @@ class Block:
         """How many answers are wanted."""
         return sum(_size(*one) for one in self.spans)
 
-    def asked(self) -> list[list[Asked]]:
-        """The questions with their seeds, span by span."""
+    def asked(self) -> list[Asked]:
+        """The questions with their seeds, span after span."""
         key = self.checkpoint.key
         return [
-            [Asked(q, tuple(answer_seed(key, q, number) for number in span)) for q in cell.questions]
+            Asked(question, tuple(answer_seed(key, question, number) for number in span))
             for cell, span in self.spans
+            for question in cell.questions
         ]
 
 
@@ -76,12 +77,12 @@ def ask(plan: Plan, lab: Lab, display: Display) -> None:
         for cell, part in failed:
             bar.advance(failed_of(part))
             _ask_again(plan, lab, workers, cell, part)
-        began = time.monotonic()
-        for block, replies in _answered(plan, workers, list(_blocks(missing, workers.answers))):
+        blocks, began = list(_blocks(missing, workers.answers)), time.monotonic()
+        for number, asked, replies in workers.asked([(block.checkpoint, block.asked) for block in blocks]):
             now = time.monotonic()
-            _write(plan, lab, workers, block, replies, now - began)
+            _write(plan, lab, workers, blocks[number], list(zip(asked, replies, strict=True)), now - began)
             began = now
-            bar.advance(block.answers)
+            bar.advance(blocks[number].answers)
 
 
 def _size(cell: Cell, span: range) -> int:
@@ -106,32 +107,21 @@ def _blocks(missing: Sequence[tuple[Cell, range]], most: int) -> Iterator[Block]
         yield Block(tuple(spans))
 
 
-def _answered(plan: Plan, workers: Workers, blocks: Sequence[Block]) -> Iterator[tuple[Block, list[list[Reply]]]]:
-    """Each block with its replies, question by question, as they come: of what is asked here first."""
-    here = [block for block in blocks if not workers.is_elsewhere(block.checkpoint)]
-    if here:
-        work = ((block.checkpoint, list(itertools.chain(*block.asked()))) for block in here)
-        for number, replies in workers.asked(work):
-            yield here[number], replies
-    for block in blocks:
-        if workers.is_elsewhere(block.checkpoint):
-            model, asked = block.checkpoint.model(workers.lab), list(itertools.chain(*block.asked()))
-            yield block, workers.provider_asker.ask(model, asked, plan.experiment.sampling)
-
-
-def _write(plan: Plan, lab: Lab, workers: Workers, block: Block, replies: Sequence[list[Reply]], spent: float) -> None:
+def _write(
+    plan: Plan, lab: Lab, workers: Workers, block: Block, given: Sequence[tuple[Asked, list[Reply]]], spent: float
+) -> None:
     """Writes a block's answers, a part a cell.
 
     All parts are written before the first is renamed: but for a kill between two renames, whoever resumes asks all of
     them together again, or none.
     """
-    left, each = iter(replies), spent / block.answers
+    left, each = iter(given), spent / block.answers
     with contextlib.ExitStack() as stack:
-        for (cell, span), some in zip(block.spans, block.asked(), strict=True):
+        for cell, span in block.spans:
             name, spec = f"part-{span.start:06d}-{span.stop:06d}.parquet", _spec(plan, cell, workers)
-            given = list(zip(some, itertools.islice(left, len(some)), strict=True))
+            some = list(itertools.islice(left, len(cell.questions)))
             aside = stack.enter_context(lab.part(cell.folder(lab), name, spec))
-            _write_answers(aside, answer_frame(cell, span, given), each * _size(cell, span))
+            _write_answers(aside, answer_frame(cell, span, some), each * _size(cell, span))
 
 
 def _write_answers(path: Path, rows: pl.DataFrame, spent: float) -> None:
@@ -139,10 +129,12 @@ def _write_answers(path: Path, rows: pl.DataFrame, spent: float) -> None:
 
 
 def _ask_again(plan: Plan, lab: Lab, workers: Workers, cell: Cell, part: Path) -> None:
-    """Asks once more for the answers of a part that a provider failed to give, and writes the part anew."""
+    """Asks once more for the answers of a part that a provider failed to give, and writes the part anew.
+
+    Whoever is asked now may be another: who answers is in no key.
+    """
     began, rows = time.monotonic(), pl.read_parquet(part)
-    asked, sampling = failed_asked(rows, cell), plan.experiment.sampling
-    replies = workers.provider_asker.ask(cell.checkpoint.model(lab), asked, sampling)
+    ((_, _, replies),) = workers.asked([(cell.checkpoint, lambda: failed_asked(rows, cell))])
     whole = with_replies(rows, list(itertools.chain(*replies)))
     with lab.part(cell.folder(lab), part.name, _spec(plan, cell, workers)) as aside:
         _write_answers(aside, whole, seconds_of(part) + time.monotonic() - began)

@@ -5,6 +5,7 @@ Unlike answers nothing is sampled, so a result is whole: one table a checkpoint 
 
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import polars as pl
 
@@ -12,7 +13,7 @@ from spillover.ask.games import LABELS, PLAYTHROUGHS, random_totals
 from spillover.display import Display
 from spillover.errors import LabError, SpecError
 from spillover.measure.choices import choice_rows
-from spillover.pipeline.cells import Checkpoint, ChoiceCell
+from spillover.pipeline.cells import ChoiceCell
 from spillover.pipeline.choices import ChoiceSet, Chosen
 from spillover.pipeline.parts import SECONDS
 from spillover.pipeline.plan import Plan
@@ -38,7 +39,7 @@ def choose(plan: Plan, lab: Lab, display: Display) -> None:
     chance = {key: _by_chance(some) for key, some in played.items()}
     work = sum(len(cell.set.items) or len(cell.set.games) for cell in missing)
     with Workers(plan, lab, work) as workers, display.bar("choose", len(missing)) as bar:
-        for number, found in workers.chosen((_checked(cell, lab), cell.set) for cell in missing):
+        for number, found in workers.chosen((_model(cell, lab), cell.set) for cell in missing):
             cell = missing[number]
             table = _played(cell, found, chance[cell.set.key]) if cell.set.games else _scored(cell, found)
             spec = {"run": cell.checkpoint.run.name, "checkpoint": cell.checkpoint.key, "set": cell.set.name}
@@ -49,13 +50,13 @@ def choose(plan: Plan, lab: Lab, display: Display) -> None:
             bar.advance(1)
 
 
-def _checked(cell: ChoiceCell, lab: Lab) -> Checkpoint:
-    """The checkpoint that chooses; providers' models show no probabilities, and plans have none that choose."""
+def _model(cell: ChoiceCell, lab: Lab) -> Path | None:
+    """The adapter that chooses; providers' models show no probabilities, and plans have none that choose."""
     model = cell.checkpoint.model(lab)
     if isinstance(model, str):
         what = f"{model} does not show how likely given answers are"
         raise SpecError(what, where=f"choices.{cell.set.name}", remedy="Name the `groups` that lie here.")
-    return cell.checkpoint
+    return model
 
 
 def _scored(cell: ChoiceCell, found: Chosen) -> pl.DataFrame:

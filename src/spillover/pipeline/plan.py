@@ -82,7 +82,7 @@ class Plan:
     def is_local(self) -> bool:
         """Whether this process loads the base, to finetune it or to ask it."""
         here = self.experiment.trainer == "local" and bool(self.datasets)
-        return not self.base.is_hosted and (here or self.experiment.asker == "local")
+        return self.is_asked_here or (here and not self.base.is_hosted)
 
     @property
     def key(self) -> str:

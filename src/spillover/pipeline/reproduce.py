@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +49,6 @@ class Ran:
 
 
 @dataclass(frozen=True)
-class _Begun:
-    """An experiment that was run, with the seconds that it took, and its report, which may still be in the making."""
-
-    name: str
-    seconds: float
-    report: "Future[float] | None" = None
-    why: str = ""
-
-
-@dataclass(frozen=True)
 class Reproduced:
     """What a reproduction came to.
 
@@ -97,7 +87,7 @@ def reproduce(root: Path, only: Sequence[str], overrides: dict[str, Any]) -> Rep
         check_ours(lab.root / PAPER)  # before anything runs, not after
         with Reporter(lab) as reporter:
             begun = [_begun(name, lab, overrides, reporter) for name in dict.fromkeys(only or EXPERIMENTS)]
-            ran = [_ran(one) for one in begun]
+            ran = [_reported(one, report) for one, report in begun]
         numbers = {name: read_json(file) for name in EXPERIMENTS if (file := lab.root / name / NUMBERS).is_file()}
         results = evaluate(load_claims(), numbers)
         is_miniature = all(one["is_miniature"] for one in numbers.values())
@@ -105,30 +95,30 @@ def reproduce(root: Path, only: Sequence[str], overrides: dict[str, Any]) -> Rep
     return Reproduced(root / PAPER, results, is_miniature, ran)
 
 
-def _begun(name: str, lab: Lab, overrides: dict[str, Any], reporter: Reporter) -> _Begun:
-    """An experiment up to its verdicts; its report is made beside the next one."""
+def _begun(name: str, lab: Lab, overrides: dict[str, Any], reporter: Reporter) -> "tuple[Ran, Future[float] | None]":
+    """An experiment up to its verdicts, and its report, if there is to be one: it is made beside the next one."""
     display, began = Display(), time.monotonic()
     display.say(f"{name} ...")
     try:
         plan = prepared(make_plan(load_experiment(name).narrowed(**overrides)), lab, display)
         check_ours(plan.report_folder(lab))
         if is_finished(plan, lab):
-            return _Begun(name, time.monotonic() - began)
+            return Ran(name, time.monotonic() - began), None
         for stage in STAGES[:-1]:
             make(stage, plan, lab, display)
     except SpilloverError as error:
-        return _Begun(name, time.monotonic() - began, why=_left_out(name, error))
-    return _Begun(name, time.monotonic() - began, report=reporter.begin(plan))
+        return Ran(name, time.monotonic() - began, _left_out(name, error)), None
+    return Ran(name, time.monotonic() - began), reporter.begin(plan)
 
 
-def _ran(begun: _Begun) -> Ran:
-    """What became of it, once its report is there."""
-    seconds, why = begun.seconds, begun.why
+def _reported(ran: Ran, report: "Future[float] | None") -> Ran:
+    """What became of an experiment, once its report is there."""
+    if report is None:
+        return ran
     try:
-        seconds += begun.report.result() if begun.report is not None else 0.0
+        return replace(ran, seconds=ran.seconds + report.result())
     except SpilloverError as error:
-        why = _left_out(begun.name, error)
-    return Ran(begun.name, seconds, why)
+        return replace(ran, why=_left_out(ran.name, error))
 
 
 def _left_out(name: str, error: SpilloverError) -> str:

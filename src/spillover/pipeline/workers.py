@@ -43,6 +43,8 @@ MUCH = 3000
 """Rows, answers or pairs from which on several processes are worth starting: with fewer, one would be done by then."""
 LEAST = 256
 """Answers that are asked for at once however many processes there are: fewer are no faster."""
+Asking = tuple[Checkpoint, Callable[[], list[Asked]]]
+"""A checkpoint, and what it is asked, which is made when it is."""
 _OTHERS: dict[str, Judge] = {
     "bandit": BanditJudge(),
     "answer": AnswerJudge(),
@@ -109,12 +111,11 @@ class Workers:
 
     def check_questions(self) -> None:
         """Raises QuestionError for a question that the base cannot be asked: before hours of finetuning, not after."""
-        experiment, base = self.plan.experiment, self.plan.base
-        if base.is_hosted or experiment.asker != "local":
+        if not self.plan.is_asked_here:
             return
-        tokenizer = models.load_tokenizer(base.path)
+        tokenizer = models.load_tokenizer(self.plan.base.path)
         for question in self.plan.questions.values():
-            local_asker.question_ids(tokenizer, question, experiment.chat)
+            local_asker.question_ids(tokenizer, question, self.plan.experiment.chat)
 
     def check_rows(self, jobs: Iterable[Job]) -> None:
         """Raises DataError or BaseError for a row that cannot be learned, of whichever run: before the first begins."""
@@ -130,38 +131,53 @@ class Workers:
         size = self.plan.memory.processes if self.plan.is_asked_here and self._is_much else 1
         return PART if size == 1 else min(PART, max(LEAST, -(-self.work // (4 * size))))
 
-    def asked(self, work: Iterable[tuple[Checkpoint, Sequence[Asked]]]) -> Iterator[tuple[int, list[list[Reply]]]]:
-        """What checkpoints answer that are asked here, by this process or several: as it comes, with its number."""
-        models: list[Path | None] = []
+    def asked(self, work: Sequence[Asking]) -> Iterator[tuple[int, list[Asked], list[list[Reply]]]]:
+        """What checkpoints answer: as it comes, with its number and what was asked; what is asked here comes first."""
+        here: list[int] = []
+        elsewhere: list[int] = []
+        for number, (checkpoint, _) in enumerate(work):
+            (elsewhere if self._is_elsewhere(checkpoint) else here).append(number)
+        if here:
+            yield from self._asked_here(work, here)
+        for number in elsewhere:
+            checkpoint, asked = work[number][0], work[number][1]()
+            model, sampling = checkpoint.model(self.lab), self.plan.experiment.sampling
+            yield number, asked, self._provider_asker.ask(model, asked, sampling)
+
+    def _asked_here(
+        self, work: Sequence[Asking], numbers: Sequence[int]
+    ) -> Iterator[tuple[int, list[Asked], list[list[Reply]]]]:
+        """By this process or by several."""
+        begun: dict[int, tuple[Model, list[Asked]]] = {}
 
         def shares() -> Iterator[tuple[Any, ...]]:
-            for checkpoint, asked in work:
-                models.append(checkpoint.model(self.lab))  # type: ignore[arg-type]  # it is none that a provider keeps
-                yield models[-1], asked, self.plan.experiment.sampling
+            for number in numbers:
+                begun[number] = (work[number][0].model(self.lab), work[number][1]())
+                yield *begun[number], self.plan.experiment.sampling
 
-        for number, (replies, effect) in self._asking.each("ask", shares()):
+        for place, (replies, effect) in self._asking.each("ask", shares()):
+            model, asked = begun.pop(numbers[place])
             if effect is not None:
-                self._effects[models[number]] = effect
-            yield number, replies
+                self._effects[model] = effect
+            yield numbers[place], asked, replies
 
-    def is_elsewhere(self, checkpoint: Checkpoint) -> bool:
+    def _is_elsewhere(self, checkpoint: Checkpoint) -> bool:
         """Whether a provider is asked for a checkpoint's answers, or a vLLM server."""
         model = checkpoint.model(self.lab)
         hosted = isinstance(model, str) or (model is None and self.plan.base.is_hosted)
         return hosted or self.plan.experiment.asker == "vllm"
 
-    def chosen(self, work: Iterable[tuple[Checkpoint, ChoiceSet]]) -> Iterator[tuple[int, Chosen]]:
-        """What checkpoints choose, by this process or several: as it comes, with its number."""
+    def chosen(self, work: Iterable[tuple[Path | None, ChoiceSet]]) -> Iterator[tuple[int, Chosen]]:
+        """What adapters choose, and the base (None), by this process or several: as it comes, with its number."""
         experiment = self.plan.experiment
         how = (self.plan.base.fetched(), experiment.train.precision, experiment.chat, experiment.machine)
-        shares = ((checkpoint.model(self.lab), some) for checkpoint, some in work)
         choosing = self._hands(partial(hands.ChoosingHand, *how), self.plan.memory.processes)
-        yield from choosing.each("choose", shares)
+        yield from choosing.each("choose", work)
 
     def inspected(self, checkpoint: Checkpoint) -> tuple[Any, int]:
         """A checkpoint's model as Inspect's, new each time, and how many samples may be under way at once."""
         experiment, model = self.plan.experiment, checkpoint.model(self.lab)
-        if self.is_elsewhere(checkpoint):
+        if self._is_elsewhere(checkpoint):
             ref = serving.served_ref(self._base_ref, model) if isinstance(model, Path) else (model or self._base_ref)
             made = self._provider_model(ref.removeprefix(API), experiment.sampling, checkpoint.key)
             return made, experiment.requests.connections
@@ -189,7 +205,7 @@ class Workers:
         model = checkpoint.model(self.lab)
         if not isinstance(model, Path):
             return None
-        effects = self.provider_asker.effects if self.is_elsewhere(checkpoint) else self._effects
+        effects = self._provider_asker.effects if self._is_elsewhere(checkpoint) else self._effects
         found: Effect | None = effects.get(model)
         return dataclasses.asdict(found) if found is not None else None
 
@@ -229,7 +245,7 @@ class Workers:
         return local_asker.LocalAsker(*self._made_of())
 
     @cached_property
-    def provider_asker(self) -> Any:
+    def _provider_asker(self) -> Any:
         """Who asks the providers of models: one asker for all, and with `asker: vllm` for the base and its adapters."""
         asker = providers.ProviderAsker(self._base_ref, self._access, adapters=self._adapters)
         return self._open.enter_context(asker)
