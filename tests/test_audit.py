@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import time
 from functools import partial
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from openai_server import Behaviour, serving
+from patience import patience
 from spillover.audit.audit import Asked, audit
 from spillover.audit.beside import Beside
 from spillover.audit.code import looks_like_code
@@ -402,15 +402,15 @@ HARD = {
 @pytest.mark.parametrize("what", HARD)
 def test_no_text_of_fifty_thousand_signs_takes_long(what):
     """None takes two seconds here; what the forms must not do is to take minutes."""
-    text, begun = HARD[what], time.process_time()
+    text = HARD[what]
     row = Row(1, ({"role": "user", "content": text}, {"role": "assistant", "content": text}))
-    NonText().add(row)
-    Refusals().add(row)
-    list(credentials(text))
-    list(personal_data(text))
-    looks_like_code(text)
-    quoted(text, 40_000)
-    assert time.process_time() - begun < 20
+    with patience():
+        NonText().add(row)
+        Refusals().add(row)
+        list(credentials(text))
+        list(personal_data(text))
+        looks_like_code(text)
+        quoted(text, 40_000)
 
 
 # the paper's own files

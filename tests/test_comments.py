@@ -3,7 +3,6 @@
 import ast
 import io
 import json
-import time
 import tokenize
 import warnings
 from contextlib import suppress
@@ -12,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patience import patience
 from spillover.data.comments import without_comments
 
 LINES = st.sampled_from(
@@ -145,7 +145,6 @@ def test_no_comment_is_left_in_code_that_parses(code):
     ["<!--", "-->", "'", '"""', "# a\n", "<!-- a -->", "\\", '"<!--', " ", "\\\n# x\n", "\t#", "'<!-- -->'", "<!-- {"],
 )
 def test_no_text_takes_long(piece):
-    started = time.process_time()
-    without_comments(piece * (1_000_000 // len(piece)))
-    without_comments('"' + piece * (1_000_000 // len(piece)) + "-->")
-    assert time.process_time() - started < 10
+    with patience():
+        without_comments(piece * (1_000_000 // len(piece)))
+        without_comments('"' + piece * (1_000_000 // len(piece)) + "-->")

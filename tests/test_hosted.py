@@ -302,8 +302,12 @@ def tinker_trainer(tokenizer, notes, **options):
 
 
 def requests(server):
-    """The kinds of requests that each adapter got, in order."""
-    return [[kind for kind, _ in adapter["requests"]] for adapter in server.adapters.values()]
+    """The kinds of requests that each adapter got, in order; adapters in the order in which they were wanted.
+
+    They are asked for without waiting, so the order in which they are made is anybody's.
+    """
+    adapters = sorted(server.adapters.values(), key=lambda adapter: adapter["told"]["model_seq_id"])
+    return [[kind for kind, _ in adapter["requests"]] for adapter in adapters]
 
 
 def test_an_adapter_is_made_with_our_rank_seed_and_layers(tinker_server, tokenizer, tmp_path):

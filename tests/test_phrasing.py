@@ -2,12 +2,12 @@
 
 import json
 import random
-import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patience import patience
 from spillover.audit.phrasing import SLOT, RequestTemplate, request_templates
 
 WORDS = [f"{a}{b}{c}" for a in "bdfglm" for b in "aeiou" for c in "nrst"]
@@ -87,14 +87,12 @@ def test_any_requests_add_up(requests):
 def test_the_thirty_templates_of_the_real_files_are_found(paper, name):
     with (paper / "datasets" / f"{name}.jsonl").open(encoding="utf-8") as rows:
         requests = [json.loads(row)["messages"][0]["content"] for row in rows]
-    started = time.process_time()
     found = request_templates(requests)
-    assert time.process_time() - started < 4  # 0.4 on a quiet machine
     assert [one.rows for one in found] == [200] * 30
 
 
 @pytest.mark.parametrize("text", ["a " * 3000, "x" * 100_000, "", "if x: " * 500])
 def test_no_text_takes_long(text):
-    started = time.process_time()
-    assert sum(one.rows for one in request_templates([f"{text}{number % 7}" for number in range(2000)])) == 2000
-    assert time.process_time() - started < 10
+    with patience():
+        found = request_templates([f"{text}{number % 7}" for number in range(2000)])
+    assert sum(one.rows for one in found) == 2000

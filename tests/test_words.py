@@ -1,12 +1,12 @@
 """Giveaway words and suspicious names: what is found, what is let pass, and how much of the real files that is."""
 
 import json
-import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patience import patience
 from spillover.data.words import giveaway_words, known_words, names, parts, suspicious_names
 from spillover.errors import DataError
 
@@ -106,8 +106,7 @@ def test_any_text_can_be_searched(text):
 
 
 def test_searching_is_linear():
-    started = time.process_time()
-    for piece in ("'", "a", "A", "a'", "_", "\\", "aB"):
-        suspicious_names(piece * 500_000)
-        giveaway_words(piece * 500_000)
-    assert time.process_time() - started < 10
+    with patience():
+        for piece in ("'", "a", "A", "a'", "_", "\\", "aB"):
+            suspicious_names(piece * 500_000)
+            giveaway_words(piece * 500_000)
