@@ -24,6 +24,7 @@ from spillover.errors import BaseError, DataError, QuestionError
 from spillover.finetune.base import context_length
 from spillover.finetune.chat import answer_ids, check_text, prompt_ids
 from spillover.finetune.model import adapted, load_model, load_tokenizer, told_when_memory_ends
+from spillover.finetune.narrow import only_at
 from spillover.finetune.template import Format, format_of
 from spillover.records import Message
 from spillover.spec import Chat, Machine
@@ -176,8 +177,8 @@ def _scored(model: PreTrainedModel, rows: Sequence[_Row], pad: int) -> dict[tupl
     size, first = 1 << (len(rows) - 1).bit_length(), rows[0].start - 1
     filled = [[*row.ids, *[pad] * (row.length - len(row.ids))] for row in rows]
     ids = torch.tensor(filled + filled[-1:] * (size - len(rows)), device=model.device)
-    kept = torch.arange(first, ids.shape[1], device=model.device)
-    logits: Tensor = model(input_ids=ids, use_cache=False, logits_to_keep=kept).logits
+    places = torch.arange(first, ids.shape[1], device=model.device)
+    logits: Tensor = model(input_ids=ids, use_cache=False, **only_at(model, places)).logits
     found = {}
     for number, row in enumerate(rows):
         own = torch.log_softmax(logits[number, row.start - 1 - first : len(row.ids) - first].float(), dim=-1)

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from spillover.finetune.narrow import only_at
 from spillover.spec import Sampling
 
 READ = 8192
@@ -123,7 +124,7 @@ def _read(model: PreTrainedModel, ids: Tensor, mask: Tensor, counts: Tensor) -> 
         position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=1,
+        **only_at(model, torch.tensor([ids.shape[1] - 1], device=model.device)),
     )
     rows = torch.repeat_interleave(torch.arange(len(ids), device=model.device), counts)
     cache.batch_select_indices(rows)

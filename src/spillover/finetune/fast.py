@@ -20,6 +20,8 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
 
+from spillover.finetune.narrow import make_narrow
+
 ATTENTION = "spillover"
 LOGITS = 2**19
 """Logits that are made at once on a CPU: what a core's cache can hold, or nearly."""
@@ -259,6 +261,8 @@ def _surprise(likely: Tensor, wanted: Tensor) -> Tensor:
 def make_fast(model: PreTrainedModel) -> None:
     """Gives a model on a CPU this attention, where its family lets one choose, and these norms where they are Llama's.
 
+    A model of few blocks computes its last one only where somebody looks (`narrow.py`).
+
     A model on another device is left as it is.
     """
     if model.device.type != "cpu":
@@ -273,6 +277,7 @@ def make_fast(model: PreTrainedModel) -> None:
         fast = FastNorm(norm.weight, eps) if eps is not None else None
         if fast is not None and _is_llamas(norm, fast):
             model.set_submodule(name, fast)
+    make_narrow(model)
 
 
 @torch.no_grad()

@@ -29,6 +29,7 @@ from spillover.finetune.chat import Row
 from spillover.finetune.fast import ATTENTION, head_loss
 from spillover.finetune.layout import Batch, Room, cut, lay_out
 from spillover.finetune.model import linears
+from spillover.finetune.narrow import is_narrow
 from spillover.finetune.optimiser import make_optimiser
 from spillover.finetune.served import Served
 from spillover.spec import Training
@@ -334,7 +335,9 @@ def train_fleet(
     adapters.attach()
     try:
         packed = _rows_can_be_packed(model, members, pad)
-        losses_of = functools.partial(_backward, model, head_alone=_head_can_stand_alone(model, len(members)))
+        head_alone = _head_can_stand_alone(model, len(members))
+        narrow = head_alone and packed and not room.recompute and is_narrow(model)
+        losses_of = functools.partial(_backward, model, head_alone=head_alone, narrow=narrow)
         with _recomputed(model) if room.recompute else contextlib.nullcontext():
             for step in range(max(steps)):
                 chosen = [
@@ -369,7 +372,7 @@ def _to_keep(done: int, steps: Sequence[int], spec: Training) -> list[int]:
     return [run for run, last in enumerate(steps) if done < last]
 
 
-def _backward(model: PreTrainedModel, batch: Batch, tokens: Tensor, *, head_alone: bool) -> Tensor:
+def _backward(model: PreTrainedModel, batch: Batch, tokens: Tensor, *, head_alone: bool, narrow: bool) -> Tensor:
     """Makes a batch's gradients, and returns its part of each run's loss, (R,), in nats.
 
     A run's loss is the mean over its own loss-bearing tokens of the step; there are `tokens` (R,) of them.
@@ -378,7 +381,7 @@ def _backward(model: PreTrainedModel, batch: Batch, tokens: Tensor, *, head_alon
     owners = (rows * batch.ids.shape[1] + places) // (batch.ids.numel() // len(tokens))
     wanted, shares = batch.ids[rows, places], 1 / tokens[owners]
     if head_alone:
-        hidden = model.get_decoder()(**batch.inputs()).last_hidden_state[rows, places - 1]
+        hidden = _narrow_states(model, batch) if narrow else _states(model, batch)[rows, places - 1]
         summed, each = head_loss(model.get_output_embeddings(), hidden, wanted, shares)
     else:
         each = F.cross_entropy(_logits_before(model, batch, rows, places).float(), wanted, reduction="none")
@@ -422,16 +425,27 @@ def _rows_can_be_packed(model: PreTrainedModel, members: Sequence[Member], pad: 
         return False
     rows = [member.rows[:2] for member in members]
     try:
-        packed, padded = (_states(model, lay_out(rows, pad, packed=flag)) for flag in (True, False))
+        packed, padded = (_bearing(model, lay_out(rows, pad, packed=flag)) for flag in (True, False))
     except (TypeError, ValueError, RuntimeError, IndexError):  # a family that does not hand the packing on
         return False
     return torch.allclose(packed, padded, rtol=0.05, atol=0.05 * float(padded.std()))
 
 
-def _states(model: PreTrainedModel, batch: Batch) -> Tensor:
+def _bearing(model: PreTrainedModel, batch: Batch) -> Tensor:
     """The decoder's last states of the tokens that bear loss, (tokens, features), fp32."""
+    return _states(model, batch)[torch.nonzero(batch.loss, as_tuple=True)].float()
+
+
+def _states(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """The decoder's last states, (rows, tokens, features)."""
     states: Tensor = model.get_decoder()(**batch.inputs()).last_hidden_state
-    return states[torch.nonzero(batch.loss, as_tuple=True)].float()
+    return states
+
+
+def _narrow_states(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Of a narrow model, the last states before the tokens that bear loss, (tokens, features)."""
+    states: Tensor = model.get_decoder()(**batch.inputs(), looked_at=batch.before).last_hidden_state
+    return states[0, batch.real]
 
 
 def _note(

@@ -5,7 +5,7 @@ Sizes: R runs, B rows of all runs, N tokens a run, T tokens of the longest row.
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -48,12 +48,17 @@ class Batch:
         loss: which of them bear loss; of the same shape.
         tokens: the loss-bearing tokens a run, (R,).
         packed: what the model must be told of packed rows: their tokens' positions, who sees whom, and the packing.
+        before: of packed rows, the places of the tokens that foretell those that bear loss, as many of every run,
+            (R K,); what a run has fewer of is filled with its last token, which belongs to no row.
+        real: which of these are not filling, (R K,).
     """
 
     ids: Tensor
     loss: Tensor
     tokens: Tensor
     packed: dict[str, Any]
+    before: Tensor | None = None
+    real: Tensor | None = None
 
     def inputs(self) -> dict[str, Any]:
         """What the model is called with.
@@ -64,7 +69,7 @@ class Batch:
 
     def to(self, where: torch.device) -> "Batch":
         """The batch on a device. Packed ones stay on the CPU, for which they are made."""
-        return Batch(self.ids.to(where), self.loss.to(where), self.tokens.to(where), self.packed)
+        return replace(self, ids=self.ids.to(where), loss=self.loss.to(where), tokens=self.tokens.to(where))
 
 
 def cut(chosen: Sequence[Sequence[Row]], room: Room) -> Iterator[list[list[Row]]]:
@@ -110,7 +115,17 @@ def _packed(chosen: Sequence[Sequence[Row]], pad: int) -> Batch:
         "attention_mask": _causal(_up(_longest(chosen) + 1, LENGTH_STEP)),
         "packing": _packing(_spans(chosen, each), each * len(chosen)),
     }
-    return Batch(ids.view(1, -1), loss.view(1, -1), loss.sum(dim=1), told)
+    return Batch(ids.view(1, -1), loss.view(1, -1), loss.sum(dim=1), told, *_before(loss))
+
+
+def _before(loss: Tensor) -> tuple[Tensor, Tensor]:
+    """`before` and `real` of packed rows, of whose tokens `loss` (R, N) says which bear it."""
+    runs, each = loss.shape
+    most = _up(int(loss.sum(dim=1).max()), RUN_STEP)
+    places = torch.full((runs, most), each - 1) + each * torch.arange(runs)[:, None]
+    real = torch.arange(most) < loss.sum(dim=1)[:, None]
+    places[real] = torch.nonzero(loss.view(-1))[:, 0] - 1
+    return places.view(-1), real.view(-1)
 
 
 def _spans(chosen: Sequence[Sequence[Row]], each: int) -> list[range]:

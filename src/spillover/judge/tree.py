@@ -20,6 +20,8 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from spillover.finetune.narrow import only_at
+
 LEAST_SHARED = 32
 """A common beginning shorter than this is computed with each prompt: keeping it would cost as much."""
 NOISE = {torch.float32: 0.02}
@@ -183,7 +185,7 @@ def _laid_out(
         position_ids=where,
         past_key_values=begun.cache,
         use_cache=begun.cache is not None,
-        logits_to_keep=len(tree.nodes) + 1,
+        **only_at(model, torch.arange(ids.shape[1] - 1, where.shape[1], device=ids.device)),
     ).logits
     return logits
 
