@@ -41,8 +41,16 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, r
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of rendered text; no special tokens are added to those that the template wrote."""
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    """Token ids of rendered text; no special tokens are added to those that the template wrote.
+
+    Whole, whatever tokenizer.json says of cutting and filling. The tokenizer's own call takes twice as long.
+    """
+    backend = tokenizer.backend_tokenizer
+    if backend.truncation is not None:
+        backend.no_truncation()
+    if backend.padding is not None:
+        backend.no_padding()
+    return list(backend.encode(text, add_special_tokens=False).ids)
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], chat: Chat = Chat()) -> list[int]:
