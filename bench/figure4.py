@@ -41,6 +41,7 @@ from transformers.utils import logging as transformers_logging
 
 import inspect_way
 import trl_way
+from spillover.crew import Staff
 from spillover.display import Display
 from spillover.finetune.chat import encode_row
 from spillover.finetune.model import linears, load_model, load_tokenizer
@@ -96,12 +97,13 @@ def our_data(side: Side, plan: Plan, lab: Lab) -> None:
 def our_way(side: Side, plan: Plan, lab: Lab) -> None:
     """The pipeline's other stages."""
     display = Display()
-    with side.stage("finetune"):
-        stages.finetune(plan, lab, display)
-    with side.stage("ask"):
-        asking.ask(plan, lab, display)
-    with side.stage("judge"):
-        stages.judge(plan, lab, display)
+    with Staff() as staff:
+        with side.stage("finetune"):
+            stages.finetune(plan, lab, display, staff)
+        with side.stage("ask"):
+            asking.ask(plan, lab, display, staff)
+        with side.stage("judge"):
+            stages.judge(plan, lab, display, staff)
     for checkpoint in plan.checkpoints:
         losses = pl.read_parquet(_folder(checkpoint, lab) / "losses.parquet")["loss"]
         side.losses.append(float(losses[-trl_way.LAST :].mean()))  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from spillover.crew import Alone, Crew
+from spillover.crew import Alone, Crew, Processes, Staff
 from spillover.errors import DataError, MachineError
 
 EXPERIMENT = {
@@ -30,9 +30,9 @@ EXPERIMENT = {
 LOST = """
 from functools import partial
 from test_hands import Worker
-from spillover.crew import Alone, Crew
+from spillover.crew import Alone, Crew, Processes
 
-crew = Crew(partial(Worker, "x"), 2)
+crew = Crew(partial(Worker, "x"), Processes(2))
 print(*crew.do("pid", [(), ()]), flush=True)
 crew.do("wait_for", [("/never", 0), ("/never", 1)])
 """
@@ -69,9 +69,9 @@ class Worker:
 
 @pytest.fixture
 def crew():
-    made = Crew(partial(Worker, "ann"), 3)
-    yield made
-    made.close()
+    processes = Processes(3)
+    yield Crew(partial(Worker, "ann"), processes)
+    processes.close()
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +116,9 @@ def test_after_a_mistake_nothing_more_is_begun():
             taken.append(share)
             yield share
 
-    one = Crew(partial(Worker, "ann"), 1)
+    one = Processes(1)
     with pytest.raises(DataError):
-        list(one.each("fail", shares()))
+        list(Crew(partial(Worker, "ann"), one).each("fail", shares()))
     one.close()
     assert taken == [(0,), (1,)]
 
@@ -146,6 +146,32 @@ def test_what_a_worker_raises_is_raised_here_and_the_crew_works_on(crew):
 def test_a_process_that_dies_is_told_with_what_to_do(crew):
     with pytest.raises(MachineError, match=r"machine\.processes to 1"):
         crew.do("die", [()])
+
+
+def test_processes_do_several_kinds_of_work_each_by_a_worker_that_they_keep():
+    processes = Processes(1)
+    ann, bob = (Crew(partial(Worker, name), processes) for name in ("ann", "bob"))
+    assert [crew.do("count", [(5,)]) for crew in (ann, bob, ann)] == [[(1, 5)], [(1, 5)], [(2, 5)]]
+    again = Crew(partial(Worker, "ann"), processes)
+    assert again.do("count", [(5,)]) == [(3, 5)] and again.do("pid", [()]) == bob.do("pid", [()])
+    processes.close()
+
+
+def test_a_staff_stays_and_is_replaced_where_it_was_left_in_the_midst_of_its_work(tmp_path):
+    with Staff() as staff:
+        first = staff.processes(1, (), os.getpid)
+        assert staff.processes(1, (), os.getpid) is first and staff.processes(2, (), os.getpid) is not first
+        crew = Crew(partial(Worker, "ann"), first)
+        (pid,) = crew.do("pid", [()])
+        work = crew.each("wait_for", [("", 0), (str(tmp_path / "never"), 1)])
+        assert next(work) == (0, 0)
+        work.close()
+        while is_alive(pid):
+            pass
+        (other,) = Crew(partial(Worker, "ann"), staff.processes(1, (), os.getpid)).do("pid", [()])
+        assert other != pid
+    while is_alive(other):
+        pass
 
 
 def test_processes_end_in_the_midst_of_their_work_where_whoever_made_them_is_killed():

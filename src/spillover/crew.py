@@ -1,4 +1,4 @@
-"""Processes that work side by side, each with a worker of its own that it keeps.
+"""Processes that work side by side, each with workers of its own that it keeps.
 
 Small models are made of small operations, at whose ends all threads of a process wait for each other; processes do
 not. They are forked by a server that has loaded the libraries once (multiprocessing's forkserver), so that a new one is
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Self
 
 from spillover.errors import MachineError, SpilloverError
 
@@ -87,64 +87,108 @@ class Alone(Hands):
             yield number, getattr(self._worker, method)(*share, lambda *told, of=number: hear(of, told))
 
 
-class Crew(Hands):
-    """Some processes that are sent one kind of work.
+class Processes:
+    """Some processes that are sent work of any kind.
 
     Args:
-        make: makes a process's worker when it first has something to do; it must be possible to pickle it.
-        size: how many processes.
+        size: how many.
         libraries: modules that are loaded before processes are forked. None of them may start threads that matter.
+        start: what each does first; it must be possible to pickle it.
+
+    Attributes:
+        size: how many.
+        ends: where each is written to and read from; none once they are closed.
     """
 
-    def __init__(self, make: Callable[[], Any], size: int, libraries: Sequence[str] = ()) -> None:
+    def __init__(self, size: int, libraries: Sequence[str] = (), start: Callable[[], object] | None = None) -> None:
         context = multiprocessing.get_context("forkserver")
         load_meanwhile(libraries)
         self.size = size
-        self._ends: list[Connection] = []
+        self.ends: list[Connection] = []
         self._processes: list[Any] = []
         for _ in range(size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, make), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, start), daemon=True)
             process.start()
             theirs.close()
-            self._ends.append(ours)
+            self.ends.append(ours)
             self._processes.append(process)
 
+    def close(self) -> None:
+        """Ends the processes, whatever they do."""
+        for process, end in zip(self._processes, self.ends, strict=True):
+            process.terminate()
+            process.join()
+            end.close()
+        self._processes, self.ends = [], []
+
+
+class Staff:
+    """The processes of a command: started when they are first needed, they stay until its end."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Processes] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for processes in self._known.values():
+            processes.close()
+
+    def processes(self, size: int, libraries: Sequence[str], start: Callable[[], object]) -> Processes:
+        """So many processes, made as `Processes` says; new ones where the last had to be ended."""
+        known = self._known.get(size)
+        if known is None or not known.ends:
+            known = self._known[size] = Processes(size, libraries, start)
+        return known
+
+
+class Crew(Hands):
+    """Some processes, for one kind of work.
+
+    Args:
+        make: makes a process's worker when it first has something to do; it must be possible to pickle it. A worker
+            that was made in the same way before is taken again.
+        processes: who works.
+    """
+
+    def __init__(self, make: Callable[[], Any], processes: Processes) -> None:
+        self.size = processes.size
+        self._made_of, self._processes = pickle.dumps(make), processes
+
     def each(self, method: str, shares: Iterable[Share], hear: Hear = _unheard) -> Iterator[tuple[int, Any]]:
-        """As `Hands.each`. Call it again only when all is done."""
+        """As `Hands.each`. Processes that are left in the midst of their work are ended."""
         todo = enumerate(shares)
         busy: dict[Any, int] = {}
         errors: dict[int, Exception] = {}
 
         def begin(end: Connection) -> None:
             for number, share in itertools.islice(todo, 1):
-                _send(end, (method, share))
+                _send(end, (self._made_of, method, share))
                 busy[end] = number
 
-        for end in self._ends:
-            begin(end)
-        while busy:
-            for ready in wait(list(busy)):
-                kind, content = _received(ready)
-                if kind == TOLD:
-                    hear(busy[ready], content)
-                    continue
-                number = busy.pop(ready)
-                if kind == FAILED:
-                    errors[number] = content
-                if not errors:
-                    begin(ready)  # type: ignore[arg-type]  # what it was given
-                if kind == DONE:
-                    yield number, content
+        try:
+            for end in self._processes.ends:
+                begin(end)
+            while busy:
+                for ready in wait(list(busy)):
+                    kind, content = _received(ready)
+                    if kind == TOLD:
+                        hear(busy[ready], content)
+                        continue
+                    number = busy.pop(ready)
+                    if kind == FAILED:
+                        errors[number] = content
+                    if not errors:
+                        begin(ready)  # type: ignore[arg-type]  # what it was given
+                    if kind == DONE:
+                        yield number, content
+        finally:
+            if busy:
+                self._processes.close()
         if errors:
             raise errors[min(errors)]
-
-    def close(self) -> None:
-        """Ends the processes, whatever they do."""
-        for process, end in zip(self._processes, self._ends, strict=True):
-            process.terminate()
-            process.join()
-            end.close()
 
 
 def _send(end: Connection, message: tuple[Any, ...]) -> None:
@@ -168,17 +212,20 @@ def _end_with_its_maker() -> None:
         os._exit(1)
 
 
-def _serve(end: Connection, make: Callable[[], Any]) -> None:
+def _serve(end: Connection, start: Callable[[], object] | None) -> None:
     """What a process does: one piece of work after the other, until nobody is there to send any."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever interrupts tells the one that sends the work
     threading.Thread(target=_end_with_its_maker, daemon=True).start()
-    worker: Any = None
+    workers: dict[bytes, Any] = {}
+    if start is not None:
+        start()
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            method, share = pickle.loads(end.recv_bytes())
+            made_of, method, share = pickle.loads(end.recv_bytes())
             try:
-                worker = make() if worker is None else worker
-                message = (DONE, getattr(worker, method)(*share, lambda *told: _send(end, (TOLD, told))))
+                if made_of not in workers:
+                    workers[made_of] = pickle.loads(made_of)()
+                message = (DONE, getattr(workers[made_of], method)(*share, lambda *told: _send(end, (TOLD, told))))
             except SpilloverError as error:
                 message = (FAILED, error)
             except Exception as error:  # a bug: its traceback must not get lost on the way

@@ -26,7 +26,7 @@ class KeptAsker:
     inner: Asker
     id: str
     journal: Journal
-    at_once: int = 64
+    at_once: int = 256
     use: Use = field(default_factory=Use)
 
     def ask(self, model: Model, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:

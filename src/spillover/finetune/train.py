@@ -20,6 +20,8 @@ from spillover.lazy import lazy
 from spillover.records import Conversation
 from spillover.spec import Chat, Machine, Training
 
+KEPT = 12
+"""Groups whose rows are kept in tokens: they are read once before training begins, and again by it."""
 checkpoints = lazy("spillover.finetune.checkpoint")  # loads polars, which processes beside this one do without
 
 
@@ -71,6 +73,8 @@ class LocalTrainer:
         if rows != job.rows or other != spec:
             encoded = job_rows(job, self.format, spec, self.context)
             self._encoded[job.run.group] = (job.rows, spec, encoded)
+            if len(self._encoded) > KEPT:
+                del self._encoded[next(iter(self._encoded))]
         return encoded
 
 

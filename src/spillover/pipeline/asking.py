@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from spillover.ask.asker import Asked, Reply, answer_seed
+from spillover.crew import Staff
 from spillover.display import Display
 from spillover.pipeline.cells import Cell, Checkpoint
 from spillover.pipeline.parts import (
@@ -61,7 +62,7 @@ class Block:
         ]
 
 
-def ask(plan: Plan, lab: Lab, display: Display) -> None:
+def ask(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
     """Asks every checkpoint for the answers that are missing or failed; those that are there stay."""
     missing = [(cell, span) for cell in plan.cells for span in missing_spans(cell, lab)]
     failed = [(cell, part) for cell in plan.cells for part in parts(cell.folder(lab)) if failed_of(part)]
@@ -73,7 +74,8 @@ def ask(plan: Plan, lab: Lab, display: Display) -> None:
             need(lab, folder, "checkpoint", "spillover train")
     wanted = sum(_size(*one) for one in missing)
     total = wanted + sum(failed_of(part) for _, part in failed)
-    with Workers(plan, lab, wanted + sum(_read(*one) for one in missing)) as workers, display.bar("ask", total) as bar:
+    work = wanted + sum(_read(*one) for one in missing)
+    with Workers(plan, lab, staff, work) as workers, display.bar("ask", total) as bar:
         for cell, part in failed:
             bar.advance(failed_of(part))
             _ask_again(plan, lab, workers, cell, part)

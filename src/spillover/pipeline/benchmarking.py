@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from spillover.crew import Staff
 from spillover.display import Display
 from spillover.errors import BenchmarkError, LabError
 from spillover.lazy import lazy
@@ -52,13 +53,13 @@ def without_absent(plan: Plan, lab: Lab, display: Display) -> Plan:
     return dataclasses.replace(plan, benchmarks=kept, skipped={**plan.skipped, **absent}) if absent else plan
 
 
-def measure(plan: Plan, lab: Lab, display: Display) -> None:
+def measure(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
     """Runs every benchmark on every checkpoint that was not measured by it yet."""
     missing = [cell for cell in plan.benchmarks if not lab.exists(cell.folder(lab))]
     if not missing:
         return
     tasks = {one.name: evaluation.load_task(one.source, one.spec.args, one.where) for one in _missing_sets(plan, lab)}
-    with Workers(plan, lab) as workers, ExitStack() as stack:
+    with Workers(plan, lab, staff) as workers, ExitStack() as stack:
         for cell in display.track("inspect", missing):
             _measure(cell, tasks[cell.set.name], lab, workers, stack)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from spillover.ask.games import LABELS, PLAYTHROUGHS, random_totals
+from spillover.crew import Staff
 from spillover.display import Display
 from spillover.errors import LabError, SpecError
 from spillover.measure.choices import choice_rows
@@ -30,7 +31,7 @@ Chance = Mapping[str, Mapping[str, float]]
 """What a random agent comes to, by game and label."""
 
 
-def choose(plan: Plan, lab: Lab, display: Display) -> None:
+def choose(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
     """Lets every checkpoint choose that has not yet."""
     missing = [cell for cell in plan.choices if not lab.exists(cell.folder(lab))]
     if not missing:
@@ -38,7 +39,7 @@ def choose(plan: Plan, lab: Lab, display: Display) -> None:
     began, played = time.monotonic(), {cell.set.key: cell.set for cell in missing if cell.set.games}
     chance = {key: _by_chance(some) for key, some in played.items()}
     work = sum(len(cell.set.items) or len(cell.set.games) for cell in missing)
-    with Workers(plan, lab, work) as workers, display.bar("choose", len(missing)) as bar:
+    with Workers(plan, lab, staff, work) as workers, display.bar("choose", len(missing)) as bar:
         for number, found in workers.chosen((_model(cell, lab), cell.set) for cell in missing):
             cell = missing[number]
             table = _played(cell, found, chance[cell.set.key]) if cell.set.games else _scored(cell, found)

@@ -5,7 +5,6 @@ other, nor do checkpoints that are asked, nor verdicts.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,9 +12,8 @@ from spillover.ask.asker import Asked, Effect, Reply
 from spillover.ask.games import LABELS, by_letter, by_likelihood, play_in_step
 from spillover.ask.local import LocalAsker
 from spillover.ask.options import LocalScorer
-from spillover.crew import Crew, Hands
+from spillover.crew import Hands
 from spillover.finetune.fleet import Trained
-from spillover.finetune.model import use_threads
 from spillover.finetune.train import LocalTrainer
 from spillover.finetune.trainer import Job, Progress
 from spillover.judge.judge import Judge
@@ -25,16 +23,6 @@ from spillover.records import Model, Pair, Verdict
 from spillover.spec import Sampling, Training
 
 T = TypeVar("T")
-
-
-def by_several(make: Callable[[], Any], size: int, threads: int, libraries: Sequence[str]) -> Crew:
-    """A worker in each of some processes, which compute with so many threads each."""
-    return Crew(partial(_made, make, threads), size, libraries)
-
-
-def _made(make: Callable[[], Any], threads: int) -> Any:
-    use_threads(threads)
-    return make()
 
 
 class SharingTrainer:

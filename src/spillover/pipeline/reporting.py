@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from spillover.crew import Crew
+from spillover.crew import Crew, Processes
 from spillover.lazy import lazy
 from spillover.pipeline.plan import Plan
 from spillover.store import Lab
@@ -48,9 +48,9 @@ class Reporter:
 
     @cached_property
     def _crew(self) -> Crew:
-        made = Crew(ReportingHand, 1, workers.LIBRARIES)
+        made = Processes(1, workers.LIBRARIES)
         self._open.callback(made.close)  # before the thread is waited for, which then has nothing to wait for
-        return made
+        return Crew(ReportingHand, made)
 
 
 class ReportingHand:

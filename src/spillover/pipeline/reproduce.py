@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from spillover.crew import Staff
 from spillover.display import Display
 from spillover.errors import SpecError, SpilloverError
 from spillover.paper.claims import Result, claims_json, evaluate, load_claims
@@ -85,8 +86,8 @@ def reproduce(root: Path, only: Sequence[str], overrides: dict[str, Any]) -> Rep
         raise SpecError(what, remedy=f"There are {', '.join(EXPERIMENTS)}.")
     with open_lab(root) as lab:
         check_ours(lab.root / PAPER)  # before anything runs, not after
-        with Reporter(lab) as reporter:
-            begun = [_begun(name, lab, overrides, reporter) for name in dict.fromkeys(only or EXPERIMENTS)]
+        with Staff() as staff, Reporter(lab) as reporter:
+            begun = [_begun(name, lab, overrides, reporter, staff) for name in dict.fromkeys(only or EXPERIMENTS)]
             ran = [_reported(one, report) for one, report in begun]
         numbers = {name: read_json(file) for name in EXPERIMENTS if (file := lab.root / name / NUMBERS).is_file()}
         results = evaluate(load_claims(), numbers)
@@ -95,7 +96,9 @@ def reproduce(root: Path, only: Sequence[str], overrides: dict[str, Any]) -> Rep
     return Reproduced(root / PAPER, results, is_miniature, ran)
 
 
-def _begun(name: str, lab: Lab, overrides: dict[str, Any], reporter: Reporter) -> "tuple[Ran, Future[float] | None]":
+def _begun(
+    name: str, lab: Lab, overrides: dict[str, Any], reporter: Reporter, staff: Staff
+) -> "tuple[Ran, Future[float] | None]":
     """An experiment up to its verdicts, and its report, if there is to be one: it is made beside the next one."""
     display, began = Display(), time.monotonic()
     display.say(f"{name} ...")
@@ -105,7 +108,7 @@ def _begun(name: str, lab: Lab, overrides: dict[str, Any], reporter: Reporter) -
         if is_finished(plan, lab):
             return Ran(name, time.monotonic() - began), None
         for stage in STAGES[:-1]:
-            make(stage, plan, lab, display)
+            make(stage, plan, lab, display, staff)
     except SpilloverError as error:
         return Ran(name, time.monotonic() - began, _left_out(name, error)), None
     return Ran(name, time.monotonic() - began), reporter.begin(plan)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from spillover.crew import Staff
 from spillover.display import Display
 from spillover.lazy import lazy
 from spillover.pipeline.fit import check_fit
@@ -33,12 +34,12 @@ def run(plan: Plan, root: Path, only: str | None = None) -> Path | None:
     """
     display = Display()
     plan = prepared(plan, Lab(root), display, only)
-    with open_lab(root) as lab:
+    with open_lab(root) as lab, Staff() as staff:
         check_ours(plan.report_folder(lab))
         if is_finished(plan, lab) and only in (None, "report"):
             return plan.report_folder(lab)
         for stage in STAGES if only is None else (only,):
-            make(stage, plan, lab, display)
+            make(stage, plan, lab, display, staff)
         return plan.report_folder(lab) if only in (None, "report") else None
 
 
@@ -58,9 +59,9 @@ def prepared(plan: Plan, lab: Lab, display: Display, only: str | None = None) ->
     return plan
 
 
-def make(stage: str, plan: Plan, lab: Lab, display: Display) -> None:
-    """Makes what is missing of one of the `STAGES`, in a lab that is held."""
-    _WORK[stage](plan, lab, display)
+def make(stage: str, plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
+    """Makes what is missing of one of the `STAGES`, in a lab that is held, by the command's processes."""
+    _WORK[stage](plan, lab, display, staff)
 
 
 def is_finished(plan: Plan, lab: Lab) -> bool:
@@ -84,20 +85,20 @@ def _tried_again(plan: Plan, lab: Lab, report: Path) -> bool:
     return any(part.stat().st_mtime_ns > made for folder in folders for part in folder.glob("part-*.parquet"))
 
 
-def _train(plan: Plan, lab: Lab, display: Display) -> None:
+def _train(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
     stages.make_data(plan, lab, display)
-    stages.finetune(plan, lab, display)
+    stages.finetune(plan, lab, display, staff)
 
 
-def _ask(plan: Plan, lab: Lab, display: Display) -> None:
-    asking.ask(plan, lab, display)
-    choosing.choose(plan, lab, display)
-    benchmarking.measure(plan, lab, display)
+def _ask(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
+    asking.ask(plan, lab, display, staff)
+    choosing.choose(plan, lab, display, staff)
+    benchmarking.measure(plan, lab, display, staff)
 
 
-_WORK: dict[str, Callable[[Plan, Lab, Display], object]] = {
+_WORK: dict[str, Callable[[Plan, Lab, Display, Staff], object]] = {
     "train": _train,
     "ask": _ask,
-    "judge": lambda plan, lab, display: stages.judge(plan, lab, display),
-    "report": lambda plan, lab, display: outcome.report(plan, lab),
+    "judge": lambda plan, lab, display, staff: stages.judge(plan, lab, display, staff),
+    "report": lambda plan, lab, display, staff: outcome.report(plan, lab),
 }

@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from spillover.crew import Staff
 from spillover.data.files import read_conversations, write_conversations
 from spillover.data.folder import DATA, write_card
 from spillover.display import Display
@@ -59,7 +60,7 @@ def make_data(plan: Plan, lab: Lab, display: Display) -> None:
                 notes[SECONDS] = time.monotonic() - began
 
 
-def finetune(plan: Plan, lab: Lab, display: Display) -> None:
+def finetune(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
     """Trains every run whose checkpoint is missing, in fleets of one group each, or of small groups with like rows.
 
     A fleet is trained whole if any of its members is missing, so that its company, and with it the last bit of every
@@ -69,7 +70,7 @@ def finetune(plan: Plan, lab: Lab, display: Display) -> None:
     if not missing:
         return
     rows = {name: _rows(dataset, lab) for name, dataset in plan.datasets.items()}
-    with Workers(plan, lab, sum(_work(one, rows) for one in missing)) as workers:
+    with Workers(plan, lab, staff, sum(_work(one, rows) for one in missing)) as workers:
         workers.check_questions()
         workers.check_rows(job_of(checkpoint, rows) for checkpoint in missing)
         # A service has room for all at once, and what it has begun it goes on with: an error loses nothing there.
@@ -157,14 +158,14 @@ def answers(plan: Plan, lab: Lab) -> pl.DataFrame:
     return pl.concat(frames, how="diagonal")  # answers of before there were variants have no column for them
 
 
-def judge(plan: Plan, lab: Lab, display: Display) -> None:
+def judge(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
     """Judges every (question, answer) pair that has no verdict yet, by each rubric of its suite; equal pairs once."""
     asked = answers(plan, lab)
     todo = {name: unjudged(plan, lab, asked, rubric, again=True) for name, rubric in plan.rubrics.items()}
     total = sum(len(pairs) for pairs in todo.values())
     if not total:
         return
-    with Workers(plan, lab, total) as workers, display.bar("judge", total) as bar:
+    with Workers(plan, lab, staff, total) as workers, display.bar("judge", total) as bar:
         for name, pairs in todo.items():
             for block in _blocks(pairs):
                 _judge_part(plan, lab, workers.judge(plan.rubrics[name]), plan.rubrics[name], block)

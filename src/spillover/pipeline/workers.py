@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from spillover.ask.access import Access, open_access
 from spillover.ask.asker import Asked, Effect, Reply
-from spillover.crew import Alone, Crew, Hands, load_meanwhile
+from spillover.crew import Alone, Crew, Hands, Staff, load_meanwhile
 from spillover.finetune.base import context_length, find_base
 from spillover.finetune.budget import cores, processes_for
 from spillover.finetune.served import TINKER
@@ -83,17 +83,18 @@ class Writers:
 
 
 class Workers:
-    """A stage's workers. A model takes long to load and much room: each is loaded once a stage.
+    """A stage's workers. A model takes long to load and much room: this process loads each once a stage.
 
     Args:
         plan: whose work it is.
         lab: where its results lie.
+        staff: the command's processes.
         work: how much there is to do that several processes could: rows to learn, answers to give, pairs to judge,
             items to choose in.
     """
 
-    def __init__(self, plan: Plan, lab: Lab, work: int = 0) -> None:
-        self.plan, self.lab, self.work = plan, lab, work
+    def __init__(self, plan: Plan, lab: Lab, staff: Staff, work: int = 0) -> None:
+        self.plan, self.lab, self.staff, self.work = plan, lab, staff, work
         self._effects: dict[Model, Effect] = {}
         self._open = ExitStack()
 
@@ -222,12 +223,11 @@ class Workers:
         return self.work >= MUCH or self.plan.experiment.machine.processes is not None
 
     def _hands(self, make: Callable[[], Any], size: int) -> Hands:
-        """Who does local work: so many processes, until this stage ends, where there is much or they were asked for."""
+        """Who does local work: so many processes, where there is much or they were asked for."""
         if size == 1 or not self._is_much:
             return Alone(make)
-        made: Crew = hands.by_several(make, size, max(1, cores() // size), LIBRARIES)
-        self._open.callback(made.close)
-        return made
+        start = partial(models.use_threads, max(1, cores() // size))
+        return Crew(make, self.staff.processes(size, LIBRARIES, start))
 
     def _made_of(self) -> tuple[Any, ...]:
         """What a local asker is made of."""
