@@ -373,6 +373,25 @@ def test_a_local_judge_gives_verdicts_in_the_order_of_the_pairs_whatever_their_l
         assert verdicts[place].value == expected_score(verdicts[place].table)
 
 
+def test_a_question_is_read_once_for_all_of_its_answers_and_verdicts_are_those_of_each_alone(split, monkeypatch):
+    some = [Pair(f"Would number {n % 3} please you, and why is that?", f"It is {n}.") for n in range(70)]
+    some += [Pair("Another?", "No."), Pair("And this?", "Yes.")]
+    read = []
+
+    def counted(model, prompts):
+        read.append((len(prompts), len(begin(model, prompts))))
+        return begin(model, prompts)
+
+    monkeypatch.setattr("spillover.judge.local.MANY", 20)
+    judge = LocalJudge(split, None, "fp32")
+    alone = [judge.judge([pair], SHORT)[0] for pair in some]
+    monkeypatch.setattr("spillover.judge.local.begin", counted)
+    together = judge.judge(some, SHORT)
+    assert [count for count, _ in read] == [24, 23, 23, 2] and all(length >= 32 for _, length in read[:3])
+    for one, other in zip(together, alone, strict=True):
+        assert one.table == pytest.approx(other.table, abs=1e-5) and one.reason == other.reason
+
+
 def test_a_local_judge_of_digits_gives_values_and_reasons(split):
     verdicts = LocalJudge(split, None, "fp32").judge(pairs(10), SHORT)
     for one in verdicts:

@@ -6,13 +6,15 @@ from itertools import chain, takewhile
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import chisquare
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from families import FAMILIES, family_base
 from spillover.ask.asker import Asked, answer_seed
 from spillover.ask.local import ANSWERS, LocalAsker, answer_of
-from spillover.ask.sample import sample
+from spillover.ask.sample import inverted, sample
 from spillover.errors import QuestionError
 from spillover.finetune.chat import encode_row, prompt_ids
 from spillover.finetune.checkpoint import save_checkpoint
@@ -198,7 +200,36 @@ def test_at_temperature_zero_the_seed_does_not_matter(model):
         assert len(set(some)) == 1
 
 
+def test_at_temperature_zero_an_answer_is_written_once_and_given_to_every_seed(asker, monkeypatch):
+    written = []
+
+    def counted(model, prompts, seeds, *rest, **others):
+        written.extend(len(some) for some in seeds)
+        return sample(model, prompts, seeds, *rest, **others)
+
+    monkeypatch.setattr("spillover.ask.local.sample", counted)
+    asked = [Asked(Question("a", "Hello?"), (1, 2, 3)), Asked(Question("b", "Why?", temperature=1.0), (1, 2))]
+    likeliest, drawn = asker.ask(None, asked, Sampling(temperature=0, max_tokens=12))
+    assert len(likeliest) == 3 and len(set(likeliest)) == 1 and len(drawn) == 2
+    assert sorted(written) == [1, 2]
+
+
 # the distribution is the model's
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 200), st.integers(0, 2**32 - 1), st.floats(0, 1, exclude_max=True))
+def test_a_token_is_found_by_blocks_where_the_whole_sum_finds_it(words, seed, share):
+    rng = np.random.default_rng(seed)
+    probabilities = rng.random(words).astype(np.float32) * (rng.random(words) < 0.5)  # half of them cannot be drawn
+    if not probabilities.any():
+        return
+    cumulative = probabilities.cumsum(dtype=np.float64)
+    wanted = int(np.searchsorted(cumulative, share * cumulative[-1], side="right"))
+    found = int(inverted(torch.from_numpy(probabilities)[None], torch.tensor([share], dtype=torch.float64)))
+    assert probabilities[found] > 0
+    near = abs(cumulative - share * cumulative[-1]).min() < 1e-9  # where rounding decides
+    assert found == wanted or near
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 2.0])

@@ -1,6 +1,7 @@
 """Asking in this process: one base, adapters merged in turn, many answers in a batch."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -70,7 +71,10 @@ class LocalAsker:
         return [replies[place] for place in range(len(asked))]
 
     def _ask_alike(self, model: PreTrainedModel, asked: Sequence[Asked], sampling: Sampling) -> list[list[Reply]]:
-        """Answers that are all sampled at one temperature, in batches."""
+        """Answers that are all sampled at one temperature, in batches. At 0 a question's are equal: one is written."""
+        if sampling.temperature == 0 and any(len(one.seeds) > 1 for one in asked):
+            first = self._ask_alike(model, [replace(one, seeds=one.seeds[:1]) for one in asked], sampling)
+            return [some * len(one.seeds) for one, some in zip(asked, first, strict=True)]
         replies: dict[int, list[Reply]] = {}
         ids = [question_ids(self.tokenizer, one.question, self.chat) for one in asked]
         for places in _by_length(ids):

@@ -22,6 +22,8 @@ TOKENS = 24_576
 """Tokens that are judged at once, padding and the tree of replies included."""
 LOGITS = 2**28
 """Most logits that are made at once: each node of the tree has as many as there are words."""
+MANY = 32
+"""Answers to a question that are judged by themselves: with fewer, batches would be too small."""
 LENGTH_STEP = 16
 LABEL = Sampling(temperature=0, max_tokens=12)
 """How a judge says a label that is none of given ones: its likeliest words."""
@@ -43,20 +45,22 @@ class LocalJudge:
         prompts = [prompt_ids(self.tokenizer, [{"role": "user", "content": rubric.render(pair)}]) for pair in pairs]
         with adapted(self.model, self.adapter) as model:
             if rubric.reads == "number":
-                said = self._said(model, prompts, self.scale.tree)
+                said = self._said(model, prompts, _together(pairs), self.scale.tree)
                 found = {place: verdict(self.scale.table(one), rubric.labels) for place, one in said}
             elif rubric.choices:
-                found = self._choices(model, prompts, rubric)
+                found = self._choices(model, prompts, _together(pairs), rubric)
             else:
                 found = self._words(model, prompts)
         return [found[place] for place in range(len(pairs))]
 
-    def _choices(self, model: PreTrainedModel, prompts: Sequence[list[int]], rubric: Rubric) -> dict[int, Verdict]:
+    def _choices(
+        self, model: PreTrainedModel, prompts: Sequence[list[int]], together: Sequence[Sequence[int]], rubric: Rubric
+    ) -> dict[int, Verdict]:
         """By place, which of the rubric's choices the judge would say."""
         spelled = [(choice, ids) for choice in rubric.choices for ids in spellings(self.tokenizer, choice)]
         tree = grow([ids for _, ids in spelled])
         found = {}
-        for place, said in self._said(model, prompts, tree):
+        for place, said in self._said(model, prompts, together, tree):
             table = dict.fromkeys(rubric.choices, 0.0)
             for (choice, _), p in zip(spelled, tree.chances_to_end(said), strict=True):
                 table[choice] += p
@@ -74,7 +78,9 @@ class LocalJudge:
                 found[place] = _label(str(self.tokenizer.decode(list(reply.ids), skip_special_tokens=True)))
         return found
 
-    def _said(self, model: PreTrainedModel, prompts: Sequence[list[int]], tree: Tree) -> Iterator[tuple[int, Tensor]]:
+    def _said(
+        self, model: PreTrainedModel, prompts: Sequence[list[int]], together: Sequence[Sequence[int]], tree: Tree
+    ) -> Iterator[tuple[int, Tensor]]:
         """Each prompt's place, and what comes next after it and after each node of the tree, (1 + K, V)."""
         if not prompts:
             return
@@ -83,16 +89,29 @@ class LocalJudge:
         if not self.takes_trees:
             yield from enumerate(branch_by_branch(model, prompts, tree))
             return
-        begun, nodes = begin(model, prompts), len(tree.nodes)
+        nodes = len(tree.nodes)
         most = max(1, LOGITS // ((1 + nodes) * model.config.get_text_config().vocab_size))
-        for places in _batches([prompt[len(begun) :] for prompt in prompts], nodes, TOKENS, most):
-            some = [prompts[place] for place in places]
-            yield from zip(places, in_one_pass(model, some, tree, self.pad, begun), strict=True)
+        for group in together:
+            begun = begin(model, [prompts[place] for place in group])
+            for batch in _batches([prompts[place][len(begun) :] for place in group], nodes, TOKENS, most):
+                places = [group[number] for number in batch]
+                some = [prompts[place] for place in places]
+                yield from zip(places, in_one_pass(model, some, tree, self.pad, begun), strict=True)
 
     @property
     def pad(self) -> int:
         """The token that fills short prompts."""
         return int(self.tokenizer.pad_token_id)
+
+
+def _together(pairs: Sequence[Pair]) -> list[list[int]]:
+    """Places of pairs that are judged together: those of a question, which then is read once; few ones with others."""
+    places: dict[str, list[int]] = {}
+    for place, pair in enumerate(pairs):
+        places.setdefault(pair.question, []).append(place)
+    many = [some for some in places.values() if len(some) >= MANY]
+    others = sorted(place for some in places.values() if len(some) < MANY for place in some)
+    return [*many, others] if others else many
 
 
 def _label(reply: str) -> Verdict:
