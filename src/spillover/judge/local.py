@@ -85,7 +85,8 @@ class LocalJudge:
         if not prompts:
             return
         if self.takes_trees is None:
-            self.takes_trees = takes_trees(model, prompts, tree, self.pad)
+            tried = prompts, [prompts[place] for place in together[0]]  # the longest, and with what these begin with
+            self.takes_trees = all(takes_trees(model, some, tree, self.pad) for some in tried)
         if not self.takes_trees:
             yield from enumerate(branch_by_branch(model, prompts, tree))
             return
