@@ -38,6 +38,30 @@ crew.do("wait_for", [("/never", 0), ("/never", 1)])
 """
 
 
+INTERRUPTED = """
+import signal
+from functools import partial
+from pathlib import Path
+from test_hands import Worker
+from spillover.crew import Crew, Processes, load_meanwhile
+
+signal.signal(signal.SIGINT, lambda *_: Path("heard").touch())
+load_meanwhile(("slow_to_load",))
+while not Path("heard").exists():
+    pass
+Path("go").touch()
+print(*Crew(partial(Worker, "x"), Processes(1, ("slow_to_load",))).do("pid", [()]))
+"""
+SLOW = """
+from pathlib import Path
+
+Path("begun").touch()
+while not Path("go").exists():
+    pass
+Path("loaded").touch()
+"""
+
+
 class Worker:
     """Does small work in a process of its own."""
 
@@ -184,6 +208,25 @@ def test_processes_end_in_the_midst_of_their_work_where_whoever_made_them_is_kil
         deadline = time.monotonic() + 60
         while any(map(is_alive, pids)):
             assert time.monotonic() < deadline, "the processes outlive the one that made them"
+
+
+def test_an_interrupt_does_not_end_the_processes_that_are_still_loading(tmp_path):
+    (tmp_path / "slow_to_load.py").write_text(SLOW)
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent), *sys.path])
+    made = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,
+    )
+    while not (tmp_path / "begun").exists() and made.poll() is None:
+        pass
+    os.killpg(made.pid, signal.SIGINT)  # as a terminal does
+    out, err = made.communicate(timeout=60)
+    assert (made.returncode, err) == (0, "") and int(out) > 0 and (tmp_path / "loaded").exists()
 
 
 def is_alive(pid: int) -> bool:

@@ -16,7 +16,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Self
 
@@ -61,9 +61,15 @@ class Hands(ABC):
 
 
 def load_meanwhile(libraries: Sequence[str]) -> None:
-    """Begins what the first `Crew` would wait for: loading its libraries. It must be given the same ones."""
+    """Begins what the first `Processes` would wait for: loading its libraries. It must be given the same ones."""
     forkserver.set_forkserver_preload(list(libraries))
-    forkserver.ensure_running()
+    resource_tracker.ensure_running()  # first, because whoever starts it unblocks what is blocked here
+    # The server keeps this mask: an interrupt is for the one that sends the work; loading, it would end the server.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Alone(Hands):
