@@ -96,3 +96,9 @@ def test_an_experiment_whose_data_is_not_here_is_told_and_does_not_stop_the_rest
     assert "fetch paper" in done.stdout
     claims = json.loads((lab / "paper" / "claims.json").read_text())
     assert all(claim["holds"] is None and "was not run" in claim["why"] for claim in claims)
+
+
+def test_a_base_that_is_not_there_is_told_once_and_nothing_is_written(spillover, tmp_path):
+    done = spillover("reproduce", "--lab", tmp_path / "lab", "--base", tmp_path / "none")
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("no base model") == 1
+    assert not (tmp_path / "lab").exists()

@@ -10,12 +10,13 @@ from typing import Any
 from spillover.crew import Staff
 from spillover.display import Display
 from spillover.errors import SpecError, SpilloverError
+from spillover.finetune.base import PLAIN, find_base
 from spillover.paper.claims import Result, claims_json, evaluate, load_claims
 from spillover.paper.page import Shown, render_index
 from spillover.pipeline.plan import make_plan
 from spillover.pipeline.reporting import Reporter
 from spillover.pipeline.run import STAGES, is_finished, make, prepared
-from spillover.spec import load_experiment, short_hash
+from spillover.spec import Chat, load_experiment, short_hash
 from spillover.store import DONE, PAPER, Lab, check_ours, open_lab, provenance, read_json, write_json
 
 EXPERIMENTS = (
@@ -79,11 +80,15 @@ def reproduce(root: Path, only: Sequence[str], overrides: dict[str, Any]) -> Rep
 
     Raises:
         SpecError: an unknown experiment.
+        BaseError: there is no such base.
     """
     unknown = next((name for name in only if name not in EXPERIMENTS), None)
     if unknown is not None:
         what = f"the paper has no experiment {unknown!r} here"
         raise SpecError(what, remedy=f"There are {', '.join(EXPERIMENTS)}.")
+    if overrides.get("base") is not None:
+        # Without it all experiments would be left out, and a page without a number written. Some bring a chat template.
+        find_base(overrides["base"], Chat(template=PLAIN))
     with open_lab(root) as lab:
         check_ours(lab.root / PAPER)  # before anything runs, not after
         with Staff() as staff, Reporter(lab) as reporter:
