@@ -9,7 +9,7 @@ import signal
 import pytest
 import yaml
 from huggingface_hub import DatasetCard
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -154,6 +154,7 @@ def front_matter(text):
 
 
 @given(name=NAMES, licence=NAMES, reason=NAMES, source=NAMES, rows=st.integers(0, 10**8))
+@example(name="\x85", licence="0", reason="0", source="0", rows=0)
 @settings(deadline=None)
 def test_whatever_names_and_reasons_say_the_card_is_one_that_the_hub_reads(name, licence, reason, source, rows):
     steps = (step(name=reason, before=rows + 1, after=rows, dropped={reason: 1}),)

@@ -50,7 +50,10 @@ def _front(manifest: Manifest) -> str:
         "size_categories": [SIZES[min(max(len(str(manifest.rows)) - 3, 0), len(SIZES) - 1)]],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data.jsonl"}]}],
     }
-    return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
+    text = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+    if yaml.safe_load(text) != fields:  # unescaped, line breaks such as U+0085 come back as blanks
+        text = yaml.safe_dump(fields, sort_keys=False)
+    return f"---\n{text}---"
 
 
 def _licence(licence: str) -> dict[str, str]:
