@@ -15,7 +15,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from spillover.crew import Alone, Crew, Processes, Staff
+from spillover.crew import KEPT, Alone, Crew, Processes, Staff
 from spillover.errors import DataError, MachineError
 
 EXPERIMENT = {
@@ -178,6 +178,16 @@ def test_processes_do_several_kinds_of_work_each_by_a_worker_that_they_keep():
     assert [crew.do("count", [(5,)]) for crew in (ann, bob, ann)] == [[(1, 5)], [(1, 5)], [(2, 5)]]
     again = Crew(partial(Worker, "ann"), processes)
     assert again.do("count", [(5,)]) == [(3, 5)] and again.do("pid", [()]) == bob.do("pid", [()])
+    processes.close()
+
+
+def test_a_process_lets_those_workers_go_that_have_not_worked_for_longest():
+    processes = Processes(1)
+    crews = [Crew(partial(Worker, str(number)), processes) for number in range(KEPT + 1)]
+    for crew in (*crews[:KEPT], crews[0]):
+        crew.do("count", [(5,)])
+    assert crews[KEPT].do("count", [(5,)]) == [(1, 5)], "one more than are kept: the second goes"
+    assert crews[0].do("count", [(5,)]) == [(3, 5)] and crews[1].do("count", [(5,)]) == [(1, 5)]
     processes.close()
 
 

@@ -24,6 +24,8 @@ from spillover.errors import MachineError, SpilloverError
 
 Hear = Callable[[int, tuple[Any, ...]], None]
 Share = tuple[Any, ...]
+KEPT = 4
+"""Workers that a process keeps: each may hold a model, and one of each stage's kind is enough."""
 TOLD, DONE, FAILED = "told", "done", "failed"
 
 
@@ -155,7 +157,7 @@ class Crew(Hands):
 
     Args:
         make: makes a process's worker when it first has something to do; it must be possible to pickle it. A worker
-            that was made in the same way before is taken again.
+            that was made in the same way before is taken again, unless several others have worked since.
         processes: who works.
     """
 
@@ -210,6 +212,17 @@ def _received(end: Any) -> tuple[str, Any]:
     return kind, content
 
 
+def _worker(workers: dict[bytes, Any], made_of: bytes) -> Any:
+    """The worker that was made so, or a new one; of all of them a few are kept, those that worked last."""
+    worker = workers.pop(made_of, None)
+    if worker is None:
+        if len(workers) == KEPT:
+            del workers[next(iter(workers))]
+        worker = pickle.loads(made_of)()
+    workers[made_of] = worker
+    return worker
+
+
 def _end_with_its_maker() -> None:
     """Ends this process as soon as the one that sends the work is gone, in the midst of whatever it does."""
     maker = multiprocessing.parent_process()
@@ -229,9 +242,8 @@ def _serve(end: Connection, start: Callable[[], object] | None) -> None:
         while True:
             made_of, method, share = pickle.loads(end.recv_bytes())
             try:
-                if made_of not in workers:
-                    workers[made_of] = pickle.loads(made_of)()
-                message = (DONE, getattr(workers[made_of], method)(*share, lambda *told: _send(end, (TOLD, told))))
+                worker = _worker(workers, made_of)
+                message = (DONE, getattr(worker, method)(*share, lambda *told: _send(end, (TOLD, told))))
             except SpilloverError as error:
                 message = (FAILED, error)
             except Exception as error:  # a bug: its traceback must not get lost on the way

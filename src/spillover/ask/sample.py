@@ -163,7 +163,7 @@ def _draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
     probabilities = torch.softmax(logits.float().div_(sampling.temperature), dim=-1)
     if sampling.top_p < 1:
         probabilities = _nucleus(probabilities, sampling.top_p)
-    return inverted(probabilities, uniform).clamp(max=logits.shape[-1] - 1)
+    return inverted(probabilities, uniform)
 
 
 def inverted(probabilities: Tensor, uniform: Tensor) -> Tensor:
@@ -176,14 +176,16 @@ def inverted(probabilities: Tensor, uniform: Tensor) -> Tensor:
         probabilities: (N, V), up to a factor.
         uniform: the shares, (N,), in [0, 1).
     """
-    blocks = F.pad(probabilities, (0, -probabilities.shape[-1] % BLOCK)).view(len(probabilities), -1, BLOCK)
+    size, filling = len(probabilities), -probabilities.shape[-1] % BLOCK
+    blocks = (F.pad(probabilities, (0, filling)) if filling else probabilities).view(size, -1, BLOCK)
     cumulative = blocks.sum(dim=-1, dtype=torch.float64).cumsum(dim=-1)
     target = uniform[:, None] * cumulative[:, -1:]
     block = torch.searchsorted(cumulative, target, right=True).clamp(max=blocks.shape[1] - 1)
     before = F.pad(cumulative, (1, 0)).gather(1, block)
     chosen = blocks.gather(1, block[:, :, None].expand(-1, 1, BLOCK))[:, 0]
     within = before + chosen.cumsum(dim=-1, dtype=torch.float64)
-    return (block * BLOCK + torch.searchsorted(within, target, right=True).clamp(max=BLOCK - 1))[:, 0]
+    place = torch.searchsorted(within, target, right=True).clamp(max=BLOCK - 1)
+    return (block * BLOCK + place)[:, 0].clamp(max=probabilities.shape[-1] - 1)
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
