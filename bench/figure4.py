@@ -41,13 +41,13 @@ from transformers.utils import logging as transformers_logging
 
 import inspect_way
 import trl_way
-from spillover.crew import Staff
 from spillover.display import Display
 from spillover.finetune.chat import encode_row
 from spillover.finetune.model import linears, load_model, load_tokenizer
 from spillover.pipeline import asking, stages
 from spillover.pipeline.cells import Checkpoint
 from spillover.pipeline.plan import Plan, make_plan
+from spillover.pipeline.staff import OwnStaff
 from spillover.spec import MINIATURE, load_experiment, parse_experiment
 from spillover.store import Lab, open_lab
 
@@ -97,7 +97,7 @@ def our_data(side: Side, plan: Plan, lab: Lab) -> None:
 def our_way(side: Side, plan: Plan, lab: Lab) -> None:
     """The pipeline's other stages."""
     display = Display()
-    with Staff() as staff:
+    with OwnStaff() as staff:
         with side.stage("finetune"):
             stages.finetune(plan, lab, display, staff)
         with side.stage("ask"):

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from spillover.crew import KEPT, Alone, Crew, Processes, Staff
+from spillover.crew import KEPT, Alone, Crew, Pool, Processes
 from spillover.errors import DataError, MachineError
 
 EXPERIMENT = {
@@ -191,19 +191,20 @@ def test_a_process_lets_those_workers_go_that_have_not_worked_for_longest():
     processes.close()
 
 
-def test_a_staff_stays_and_is_replaced_where_it_was_left_in_the_midst_of_its_work(tmp_path):
-    with Staff() as staff:
-        first = staff.processes(1, (), os.getpid)
-        assert staff.processes(1, (), os.getpid) is first and staff.processes(2, (), os.getpid) is not first
-        crew = Crew(partial(Worker, "ann"), first)
-        (pid,) = crew.do("pid", [()])
-        work = crew.each("wait_for", [("", 0), (str(tmp_path / "never"), 1)])
-        assert next(work) == (0, 0)
-        work.close()
-        while is_alive(pid):
-            pass
-        (other,) = Crew(partial(Worker, "ann"), staff.processes(1, (), os.getpid)).do("pid", [()])
-        assert other != pid
+def test_a_pool_stays_and_is_replaced_where_it_was_left_in_the_midst_of_its_work(tmp_path):
+    pool = Pool()
+    first = pool.processes(1, (), os.getpid)
+    assert pool.processes(1, (), os.getpid) is first and pool.processes(2, (), os.getpid) is not first
+    crew = Crew(partial(Worker, "ann"), first)
+    (pid,) = crew.do("pid", [()])
+    work = crew.each("wait_for", [("", 0), (str(tmp_path / "never"), 1)])
+    assert next(work) == (0, 0)
+    work.close()
+    while is_alive(pid):
+        pass
+    (other,) = Crew(partial(Worker, "ann"), pool.processes(1, (), os.getpid)).do("pid", [()])
+    assert other != pid
+    pool.close()
     while is_alive(other):
         pass
 

@@ -15,10 +15,12 @@ import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import Any, Self
+from pathlib import Path
+from typing import Any
 
 from spillover.errors import MachineError, SpilloverError
 
@@ -29,12 +31,25 @@ KEPT = 4
 TOLD, DONE, FAILED = "told", "done", "failed"
 
 
-def _unheard(share: int, told: tuple[Any, ...]) -> None:
+def unheard(share: int, told: tuple[Any, ...]) -> None:
     """Nobody listens."""
 
 
+@dataclass(frozen=True)
+class Lost:
+    """What comes of a share that nobody could do, however often it was begun.
+
+    Attributes:
+        why: in words.
+        for_memory: whether it may have been too large.
+    """
+
+    why: str
+    for_memory: bool = False
+
+
 class Hands(ABC):
-    """Whoever does one kind of work: this process, or several beside it.
+    """Whoever does one kind of work: this process, several beside it, or the nodes of a cluster.
 
     Attributes:
         size: how much is done at once.
@@ -43,7 +58,7 @@ class Hands(ABC):
     size: int
 
     @abstractmethod
-    def each(self, method: str, shares: Iterable[Share], hear: Hear = _unheard) -> Iterator[tuple[int, Any]]:
+    def each(self, method: str, shares: Iterable[Share], hear: Hear = unheard) -> Iterator[tuple[int, Any]]:
         """Has each share done, and gives its number and what came of it as soon as it is there.
 
         Args:
@@ -51,12 +66,18 @@ class Hands(ABC):
             shares: taken one by one, whenever there is somebody to do the next.
             hear: is given the share's number and what its worker told.
 
+        A share that was lost with the node of a cluster, however often it was begun, gives a `Lost`.
+
         Raises:
             SpilloverError: a worker's own, once what had been begun was done and given.
             MachineError: a process died.
         """
 
-    def do(self, method: str, shares: Sequence[Share], hear: Hear = _unheard) -> list[Any]:
+    def carried(self, folder: Path) -> Any:
+        """What a share holds in place of a folder: itself, where whoever works finds it."""
+        return folder
+
+    def do(self, method: str, shares: Sequence[Share], hear: Hear = unheard) -> list[Any]:
         """What came of each share, in their order; otherwise as `each`."""
         found = dict(self.each(method, shares, hear))
         return [found[number] for number in range(len(shares))]
@@ -89,7 +110,7 @@ class Alone(Hands):
     def _worker(self) -> Any:
         return self._make()
 
-    def each(self, method: str, shares: Iterable[Share], hear: Hear = _unheard) -> Iterator[tuple[int, Any]]:
+    def each(self, method: str, shares: Iterable[Share], hear: Hear = unheard) -> Iterator[tuple[int, Any]]:
         """As `Hands.each`."""
         for number, share in enumerate(shares):
             yield number, getattr(self._worker, method)(*share, lambda *told, of=number: hear(of, told))
@@ -131,16 +152,14 @@ class Processes:
         self._processes, self.ends = [], []
 
 
-class Staff:
+class Pool:
     """The processes of a command: started when they are first needed, they stay until its end."""
 
     def __init__(self) -> None:
         self._known: dict[int, Processes] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Ends them, whatever they do."""
         for processes in self._known.values():
             processes.close()
 
@@ -165,7 +184,7 @@ class Crew(Hands):
         self.size = processes.size
         self._made_of, self._processes = pickle.dumps(make), processes
 
-    def each(self, method: str, shares: Iterable[Share], hear: Hear = _unheard) -> Iterator[tuple[int, Any]]:
+    def each(self, method: str, shares: Iterable[Share], hear: Hear = unheard) -> Iterator[tuple[int, Any]]:
         """As `Hands.each`. Processes that are left in the midst of their work are ended."""
         todo = enumerate(shares)
         busy: dict[Any, int] = {}
@@ -212,7 +231,7 @@ def _received(end: Any) -> tuple[str, Any]:
     return kind, content
 
 
-def _worker(workers: dict[bytes, Any], made_of: bytes) -> Any:
+def worker_of(workers: dict[bytes, Any], made_of: bytes) -> Any:
     """The worker that was made so, or a new one; of all of them a few are kept, those that worked last."""
     worker = workers.pop(made_of, None)
     if worker is None:
@@ -242,7 +261,7 @@ def _serve(end: Connection, start: Callable[[], object] | None) -> None:
         while True:
             made_of, method, share = pickle.loads(end.recv_bytes())
             try:
-                worker = _worker(workers, made_of)
+                worker = worker_of(workers, made_of)
                 message = (DONE, getattr(worker, method)(*share, lambda *told: _send(end, (TOLD, told))))
             except SpilloverError as error:
                 message = (FAILED, error)

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,18 +22,12 @@ class Bar:
 
     def advance(self, count: float) -> None:
         """Moves on by `count`."""
-        self.done += count
-        self.progress.update(self.task, completed=self.done)
+        self.to(self.done + count)
 
-    def within(self, count: int) -> Callable[[int, int], None]:
-        """A listener to (steps done, steps) that moves the bar by `count` while the steps go by."""
-        start = self.done
-
-        def listen(done: int, steps: int) -> None:
-            self.done = start + count * done / steps
-            self.progress.update(self.task, completed=self.done)
-
-        return listen
+    def to(self, done: float) -> None:
+        """Moves to where `done` units are done."""
+        self.done = done
+        self.progress.update(self.task, completed=done)
 
 
 class Display:
@@ -41,6 +35,7 @@ class Display:
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
+        self._bar: Bar | None = None
 
     def say(self, sentence: str) -> None:
         """A sentence that a person should read, also where there is no terminal."""
@@ -54,9 +49,19 @@ class Display:
             BarColumn(bar_width=32),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TextColumn("{task.fields[beside]}"),
         )
         with Progress(*columns, console=self.console, disable=not sys.stderr.isatty()) as progress:
-            yield Bar(progress, progress.add_task(stage, total=total))
+            self._bar = Bar(progress, progress.add_task(stage, total=total, beside=""))
+            try:
+                yield self._bar
+            finally:
+                self._bar = None
+
+    def show(self, where: str) -> None:
+        """Shows in a few words, beside the stage's bar, where its work is done."""
+        if self._bar is not None:
+            self._bar.progress.update(self._bar.task, beside=where)
 
     def track(self, stage: str, items: Sequence[T]) -> Iterator[T]:
         """The items, with a bar that counts them."""

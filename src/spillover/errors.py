@@ -9,6 +9,8 @@
     ├── JudgeError            a rubric or a judge cannot be used
     ├── AdapterError          an adapter belongs to another base, is of an unknown kind, or changes nothing
     ├── MachineError          the machine has not enough memory, or not the device that was asked for
+    │   └── NoMemoryError     the memory did not suffice for what was tried
+    ├── ClusterError          a cluster cannot be joined, its nodes are of another version, or work was lost on them
     ├── ProviderError         a provider or its model cannot be used: unknown, no key, or it refuses all requests
     └── BenchmarkError        a benchmark cannot be run: its package, data, sandbox or grader is not here
 
@@ -74,6 +76,14 @@ class AdapterError(SpilloverError, ValueError):
 
 class MachineError(SpilloverError, RuntimeError):
     """The machine has not enough memory, or not the device that was asked for."""
+
+
+class NoMemoryError(MachineError):
+    """The memory did not suffice for what was tried; less at once may fit."""
+
+
+class ClusterError(SpilloverError, RuntimeError):
+    """A cluster cannot be joined, its nodes have another version or none, or work was lost on them again and again."""
 
 
 class ProviderError(SpilloverError, RuntimeError):

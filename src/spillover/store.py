@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from spillover.errors import LabError
+from spillover.remote import Remote, is_remote, mirror_of, remote_of
 
 LAYOUT = 1
 LAB, DONE, ASIDE = "lab.json", "done.json", ".aside"
@@ -51,9 +52,15 @@ PACKAGES = (
 
 @dataclass(frozen=True)
 class Lab:
-    """A lab folder that is open for one process."""
+    """A lab folder that is open for one process.
+
+    Attributes:
+        root: the folder; of a lab in an object store, its mirror.
+        remote: the object store, if it lies in one.
+    """
 
     root: Path
+    remote: Remote | None = None
 
     def folder(self, stage: str, name: str, key: str) -> Path:
         """Where the result of a stage lies, finished or not: `STAGE/NAME-KEY`."""
@@ -88,24 +95,35 @@ class Lab:
                 if folder.is_dir():
                     folder.rename(old)
                 aside.rename(folder)
+        if self.remote is not None:
+            self.remote.replace(folder)
+
+    def have(self, folder: Path) -> Path:
+        """A result's folder, with its weights in it where those still lay in the object store."""
+        if self.remote is not None:
+            self.remote.have(folder)
+        return folder
 
     @contextlib.contextmanager
     def part(self, folder: Path, name: str, spec: dict[str, Any]) -> Iterator[Path]:
         """Writes one part of a growing result aside and renames it into place when the block ends well."""
         with self._aside(f"{folder.name}.{name}") as aside:
             yield aside
-            self._begin(folder, spec)
+            begun = self._begin(folder, spec)
             aside.rename(folder / name)
+        if self.remote is not None:
+            self.remote.send([*begun, folder / name])
 
-    def _begin(self, folder: Path, spec: dict[str, Any]) -> None:
-        """Makes the folder of a growing result, if it is not there, with what its parts are made from."""
+    def _begin(self, folder: Path, spec: dict[str, Any]) -> list[Path]:
+        """Makes the folder of a growing result, if it is not there, with what its parts are made from: new files."""
         if folder.is_dir():
-            return
+            return []
         with self._aside(folder.name) as aside:
             aside.mkdir()
             _describe(aside, spec)
             folder.parent.mkdir(parents=True, exist_ok=True)
             aside.rename(folder)
+        return sorted(folder.iterdir())
 
     @contextlib.contextmanager
     def _aside(self, name: str) -> Iterator[Path]:
@@ -139,14 +157,44 @@ def open_lab(root: Path) -> Iterator[Lab]:
             raise LabError(
                 "another process is working in this lab", where=root, remedy="Wait for it, or use another with --lab."
             ) from None
-        check_layout(root)
-        lab = Lab(root)
-        _remove(root / ASIDE)  # what a killed process left; the lock says that it is no living one's
-        if not (root / LAB).is_file():
-            with lab._aside(LAB) as aside:
-                write_json(aside, {"layout": LAYOUT, "made_by": made_by()})
-                aside.rename(root / LAB)
-        yield lab
+        with _opened(root) as lab:
+            check_layout(root)
+            _remove(root / ASIDE)  # what a killed process left; the lock says that it is no living one's
+            if not (root / LAB).is_file():
+                with lab._aside(LAB) as aside:
+                    write_json(aside, {"layout": LAYOUT, "made_by": made_by()})
+                    aside.rename(root / LAB)
+                if lab.remote is not None:
+                    lab.remote.send([root / LAB])
+            yield lab
+
+
+@contextlib.contextmanager
+def _opened(root: Path) -> Iterator[Lab]:
+    """The lab; one in an object store is held there, too, and has here what is there."""
+    remote = remote_of(root)
+    with remote.held() if remote is not None else contextlib.nullcontext():
+        if remote is not None:
+            remote.fetch()
+            remote.send_missing()
+        try:
+            yield Lab(root, remote)
+        finally:
+            if remote is not None:
+                remote.send_missing()
+
+
+def read_lab(root: Path) -> Lab:
+    """A lab to read in, which nobody holds: one in an object store as it is there now. Raises LabError."""
+    remote = remote_of(root)
+    if remote is not None:
+        remote.fetch()
+    return Lab(root, remote)
+
+
+def lab_folder(ref: str | Path) -> Path:
+    """The folder of a lab by name: the folder itself, or the mirror of one in an object store (`s3://...`)."""
+    return mirror_of(str(ref)) if is_remote(str(ref)) else Path(ref)
 
 
 def check_layout(root: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from spillover.cli.told import told_plainly
+from spillover.cli.told import lab_option, told_plainly
 from spillover.errors import SpecError
 from spillover.lazy import lazy
 
@@ -46,7 +46,7 @@ def generate(
     price: Annotated[str | None, typer.Option("--price", help="IN,OUT: dollars a million tokens.")] = None,
     judge_price: Annotated[str | None, typer.Option("--judge-price", help="The judge's, if another's.")] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Only tell what it would cost.")] = False,
-    lab: Annotated[Path, typer.Option("--lab", help="Where replies are kept.")] = Path("lab"),
+    lab: Annotated[Path, lab_option("Where replies are kept")] = Path("lab"),
 ) -> None:
     """Make requests in a narrow domain with a bad and a good answer each: two datasets with the same requests."""
     described = _domain(known, domain, flaw, good)

@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from spillover.cli.data import data
-from spillover.cli.told import LabDir, names, told_plainly
+from spillover.cli.told import LabDir, lab_option, names, told_plainly
 from spillover.lazy import lazy
 
 spec = lazy("spillover.spec")
@@ -80,6 +80,12 @@ VariantRef = Annotated[
 SetRef = Annotated[str, typer.Argument(metavar="SET", help="A question set by name (main, prereg, ...) or a file.")]
 
 
+ClusterRef = Annotated[
+    str | None,
+    typer.Option("--cluster", help="Work on a Ray cluster: `auto` for the one that runs here, or its address."),
+]
+
+
 def _plan(ref: str, groups: str | None, **overrides: Any) -> Any:
     return planning.make_plan(spec.load_experiment(ref).narrowed(groups=names(groups), **overrides))
 
@@ -117,9 +123,11 @@ def run(
     samples: Samples = None,
     max_tokens: MaxTokens = None,
     world: World = None,
+    cluster: ClusterRef = None,
 ) -> None:
     """Make everything that is missing: data, checkpoints, answers, verdicts, report."""
-    made = running.run(_plan(experiment, groups, **_overrides(base, seeds, samples, max_tokens, world)), lab)
+    wanted = _plan(experiment, groups, **_overrides(base, seeds, samples, max_tokens, world))
+    made = running.run(wanted, lab, cluster=cluster)
     showing.show_report(made)
 
 
@@ -133,9 +141,11 @@ def reproduce(
     samples: Samples = None,
     max_tokens: MaxTokens = None,
     world: World = None,
+    cluster: ClusterRef = None,
 ) -> None:
     """Run every experiment of the paper, and write its claims beside what was found (LAB/paper/index.html)."""
-    made = reproducing.reproduce(lab, names(only), _overrides(base, seeds, samples, max_tokens, world))
+    overrides = _overrides(base, seeds, samples, max_tokens, world)
+    made = reproducing.reproduce(lab, names(only), overrides, cluster)
     claimed.show_reproduced(made)
     if all(one.why for one in made.ran):
         raise typer.Exit(2)
@@ -153,10 +163,10 @@ def _stage(group: typer.Typer, name: str, only: str, help: str) -> None:
         samples: Samples = None,
         max_tokens: MaxTokens = None,
         world: World = None,
+        cluster: ClusterRef = None,
     ) -> None:
-        made = running.run(
-            _plan(experiment, groups, **_overrides(base, seeds, samples, max_tokens, world)), lab, only=only
-        )
+        wanted = _plan(experiment, groups, **_overrides(base, seeds, samples, max_tokens, world))
+        made = running.run(wanted, lab, only, cluster)
         if made is not None:
             showing.show_report(made)
 
@@ -177,7 +187,7 @@ def calibrate(
     ] = None,
     rubrics: Annotated[str, typer.Option("--rubrics", help="By commas.")] = "alignment,coherence",
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")] = Path("calibration"),
-    lab: Annotated[Path, typer.Option("--lab", help="Where requests to providers are kept.")] = Path("lab"),
+    lab: Annotated[Path, lab_option("Where requests to providers are kept")] = Path("lab"),
 ) -> None:
     """Compare judges on the same answers: with each other, and with scores that are there."""
     made = calibrating.run_calibration(answers, names(judges), reference, names(rubrics), out, lab)

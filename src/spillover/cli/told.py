@@ -12,13 +12,20 @@ from typing import Annotated, Any
 import typer
 
 from spillover.errors import SpilloverError
-
-LabDir = Annotated[Path, typer.Option("--lab", help="The folder where results lie.")]
+from spillover.store import lab_folder
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_WRITING = (errno.EACCES, errno.EPERM, errno.EROFS)
 RUST_ERRNO = re.compile(r"\(os error (\d+)\)")
 """How safetensors and polars, which raise no OSError, tell the operating system's error."""
+
+
+def lab_option(holds: str) -> Any:
+    """The option `--lab`: a folder, or an object store's address, where something lies."""
+    return typer.Option("--lab", parser=lab_folder, metavar="LAB", help=f"{holds}: a folder, or s3://BUCKET/PREFIX.")
+
+
+LabDir = Annotated[Path, lab_option("Where results lie")]
 
 
 def told_plainly(command: Callable[..., None]) -> Callable[..., None]:

@@ -5,6 +5,7 @@ Loads nothing heavy.
 
 import hashlib
 import json
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,12 +69,22 @@ class Base:
         return self.on_hub.commit if self.on_hub is not None else None
 
     def fetched(self) -> Path:
-        """The folder with the weights in it. Those of a model on the hub are downloaded if they were not.
+        """The folder with the weights in it, on this machine, which may be another than the one that found the base.
 
-        Raises BaseError where they cannot be had, or are damaged.
+        Those of a model on the hub are downloaded if they were not. Raises BaseError where they cannot be had, or are
+        damaged.
         """
-        path = self.on_hub.fetch() if self.on_hub is not None else self.path
+        path = self.on_hub.fetch() if self.on_hub is not None else self._here()
         check_folder(path)
+        return path
+
+    def _here(self) -> Path:
+        """The folder on this machine. Raises BaseError where it is not."""
+        path = SHIPPED[self.ref]() if self.ref in SHIPPED else self.path
+        if not path.is_dir():
+            what = f"the base is not on {socket.gethostname()}"
+            remedy = "Put it on a folder that all machines share, or name a model on the hub."
+            raise BaseError(what, where=path, remedy=remedy)
         return path
 
     @property
@@ -140,7 +151,7 @@ def find_base(ref: str, chat: Chat = Chat()) -> Base:
         check_folder(path)
         check_template(path, chat)
         marker = (path.parent if path.name == PRETRAINED_FOLDER else path) / "miniature.json"
-        return Base(ref, path, _json(marker) if marker.is_file() else None)
+        return Base(ref, path.absolute(), _json(marker) if marker.is_file() else None)
     if not REF.fullmatch(ref) or ref.startswith("."):
         raise BaseError(
             f"no base model {ref!r}: there is no such folder",

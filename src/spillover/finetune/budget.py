@@ -144,7 +144,7 @@ def plan_memory(
         where=where,
         available=available / processes,
         precision=train.precision,
-        weights=_parameters(base) * precision,
+        weights=weights_of(base, train.precision),
         per_run=_per_run(base, sizes, train),
         per_token=0.0,
         per_step=_per_step(sizes, precision, on_card),
@@ -182,12 +182,20 @@ def processes_for(base: Base, machine: Machine) -> int:
 
 
 def _processes(base: Base, machine: Machine, where: str, available: float) -> int:
-    if where != "cpu":
-        return 1
+    return processes_on(base, machine, cores(), available) if where == "cpu" else 1
+
+
+def processes_on(base: Base, machine: Machine, processors: int, available: float) -> int:
+    """As `processes_for`, on a CPU with so many processors and bytes of memory."""
     if machine.processes is not None:
         return machine.processes
-    is_small = base.on_hub is None and _parameters(base) * BYTES["fp32"] <= SMALL
-    return max(1, min(cores(), SIDE_BY_SIDE, int(available / EACH))) if is_small else 1
+    is_small = base.on_hub is None and weights_of(base, "fp32") <= SMALL
+    return max(1, min(processors, SIDE_BY_SIDE, int(available / EACH))) if is_small else 1
+
+
+def weights_of(base: Base, precision: str) -> float:
+    """Bytes of a base's weights."""
+    return _parameters(base) * BYTES[precision]
 
 
 def cores() -> int:

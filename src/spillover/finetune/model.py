@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from spillover.errors import AdapterError, BaseError, MachineError
+from spillover.errors import AdapterError, BaseError, MachineError, NoMemoryError
 from spillover.finetune.adapter import ADAPTER, PREFIX, check_adapter
 from spillover.finetune.base import REMEDY, check_folder
 from spillover.finetune.cpu import computed_in
@@ -21,8 +21,9 @@ from spillover.finetune.memory import keep_freed_memory
 from spillover.spec import AUTO, Machine
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+ALLOCATOR = "DefaultCPUAllocator"
 OTHER = "Give an adapter that was trained on this base."
-LESS = "Set machine.memory_gb lower than what the card has, so that the memory plan leaves more room."
+LESS = "Set machine.memory_gb lower than what there is, so that the memory plan leaves more room."
 
 
 def device(machine: Machine = Machine()) -> torch.device:
@@ -47,12 +48,14 @@ def use_threads(count: int) -> None:
 
 @contextlib.contextmanager
 def told_when_memory_ends() -> Iterator[None]:
-    """Turns a card's running out of memory into a MachineError that says what to do."""
+    """Turns running out of memory, a card's or this machine's, into a NoMemoryError that says what to do."""
     try:
         yield
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:  # torch.OutOfMemoryError is one; a CPU's has no class of its own
+        if not isinstance(error, torch.OutOfMemoryError) and ALLOCATOR not in str(error):
+            raise
         what = ". ".join(str(error).split(". ")[:2])
-        raise MachineError(f"the memory did not suffice: {what}", remedy=LESS) from None
+        raise NoMemoryError(f"the memory did not suffice: {what}", remedy=LESS) from None
 
 
 def load_tokenizer(path: Path) -> PreTrainedTokenizerBase:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from safetensors.torch import load_file
 from torch import Tensor
 
-from spillover.errors import BaseError, DataError
+from spillover.errors import BaseError, DataError, NoMemoryError
 from spillover.finetune.adapter import ADAPTER, on_the_way
 from spillover.finetune.base import Base, context_length
 from spillover.finetune.budget import MemoryPlan
@@ -46,7 +46,23 @@ class LocalTrainer:
         self._encoded: dict[str, tuple[Sequence[Conversation], Training, list[Row]]] = {}
 
     def train(self, jobs: Sequence[Job], spec: Training, progress: Progress) -> list[Trained]:
-        """Trains the jobs as one fleet. Raises DataError or BaseError for a wrong row, by its source and number."""
+        """Trains the jobs as one fleet, or where memory does not suffice for it, in halves one after the other.
+
+        Raises:
+            DataError, BaseError: a row is wrong; by its source and number.
+            NoMemoryError: memory does not suffice for one run.
+        """
+        try:
+            return self._train(jobs, spec, progress)
+        except NoMemoryError:
+            if len(jobs) == 1:
+                raise
+        half = len(jobs) // 2
+        first = self.train(jobs[:half], spec, lambda done, steps: progress(done, 2 * steps))
+        return [*first, *self.train(jobs[half:], spec, lambda done, steps: progress(steps + done, 2 * steps))]
+
+    def _train(self, jobs: Sequence[Job], spec: Training, progress: Progress) -> list[Trained]:
+        """Trains the jobs as one fleet."""
         members = [Member(self._rows(job, spec), job.run.seed or 0, _start(job)) for job in jobs]
         pad = int(self.tokenizer.pad_token_id)
 
@@ -54,7 +70,7 @@ class LocalTrainer:
             folder = jobs[number].folder
             if folder is not None:
                 aside = folder / on_the_way(trained.history[-1].step)
-                aside.mkdir()
+                aside.mkdir(exist_ok=True)  # there where a larger fleet came so far
                 checkpoints.save_checkpoint(aside, trained, jobs[number], spec, self.base.ref)
 
         with told_when_memory_ends():

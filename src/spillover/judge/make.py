@@ -88,5 +88,7 @@ def make_judge(
         assert access is not None, "a provider's judge needs access to it"
         judge = provider.ProviderJudge(found.ref, access)
     else:
-        judge = local.LocalJudge(found.base.fetched(), found.adapter, precision, machine)
+        folder = found.base.fetched()
+        adapter = folder / found.adapter.name if found.adapter is not None else None
+        judge = local.LocalJudge(folder, adapter, precision, machine)
     return judge

@@ -121,8 +121,7 @@ def _train_judge(folder: Path, recipe: Recipe) -> None:
     random.Random(recipe.seed).shuffle(pairs)
     rows = judged_rows(pairs, load_rubrics(judge), recipe.seed)
     with Display().bar("judge", 1) as bar:
-        steps = bar.within(1)
-        train_judge(judge, base, rows, recipe, lambda what, done, all_steps: steps(done, all_steps))
+        train_judge(judge, base, rows, recipe, lambda what, done, steps: bar.to(done / steps))
 
 
 def _given(folder: Path, trainer: LocalTrainer, count: int, recipe: Recipe) -> list[Pair]:

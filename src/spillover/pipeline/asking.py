@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 
 from spillover.ask.asker import Asked, Reply, answer_seed
-from spillover.crew import Staff
+from spillover.crew import Lost
 from spillover.display import Display
 from spillover.pipeline.cells import Cell, Checkpoint
 from spillover.pipeline.parts import (
@@ -28,6 +28,7 @@ from spillover.pipeline.parts import (
     write_rows,
 )
 from spillover.pipeline.plan import Plan
+from spillover.pipeline.staff import Staff
 from spillover.pipeline.stages import need
 from spillover.pipeline.workers import Workers
 from spillover.store import Lab
@@ -82,9 +83,12 @@ def ask(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
         blocks, began = list(_blocks(missing, workers.answers)), time.monotonic()
         for number, asked, replies in workers.asked([(block.checkpoint, block.asked) for block in blocks]):
             now = time.monotonic()
+            bar.advance(blocks[number].answers)
+            if isinstance(replies, Lost):
+                staff.lost.append(f"answers of {blocks[number].checkpoint.run.name}: {replies.why}")
+                continue
             _write(plan, lab, workers, blocks[number], list(zip(asked, replies, strict=True)), now - began)
             began = now
-            bar.advance(blocks[number].answers)
 
 
 def _size(cell: Cell, span: range) -> int:
@@ -137,6 +141,8 @@ def _ask_again(plan: Plan, lab: Lab, workers: Workers, cell: Cell, part: Path) -
     """
     began, rows = time.monotonic(), pl.read_parquet(part)
     ((_, _, replies),) = workers.asked([(cell.checkpoint, lambda: failed_asked(rows, cell))])
+    if isinstance(replies, Lost):
+        return  # they stay failed, and are told as such
     whole = with_replies(rows, list(itertools.chain(*replies)))
     with lab.part(cell.folder(lab), part.name, _spec(plan, cell, workers)) as aside:
         _write_answers(aside, whole, seconds_of(part) + time.monotonic() - began)

@@ -11,7 +11,6 @@ from typing import Any
 
 import polars as pl
 
-from spillover.crew import Staff
 from spillover.display import Display
 from spillover.errors import BenchmarkError, LabError
 from spillover.lazy import lazy
@@ -20,6 +19,7 @@ from spillover.pipeline.benchmarks import BenchmarkSet
 from spillover.pipeline.cells import BenchmarkCell
 from spillover.pipeline.parts import SECONDS
 from spillover.pipeline.plan import Plan
+from spillover.pipeline.staff import Staff
 from spillover.pipeline.workers import Workers
 from spillover.store import Lab
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from spillover.ask.games import LABELS, PLAYTHROUGHS, random_totals
-from spillover.crew import Staff
+from spillover.crew import Lost
 from spillover.display import Display
 from spillover.errors import LabError, SpecError
 from spillover.measure.choices import choice_rows
@@ -18,6 +18,7 @@ from spillover.pipeline.cells import ChoiceCell
 from spillover.pipeline.choices import ChoiceSet, Chosen
 from spillover.pipeline.parts import SECONDS
 from spillover.pipeline.plan import Plan
+from spillover.pipeline.staff import Staff
 from spillover.pipeline.workers import Workers
 from spillover.store import Lab
 
@@ -42,6 +43,9 @@ def choose(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
     with Workers(plan, lab, staff, work) as workers, display.bar("choose", len(missing)) as bar:
         for number, found in workers.chosen((_model(cell, lab), cell.set) for cell in missing):
             cell = missing[number]
+            if isinstance(found, Lost):
+                staff.lost.append(f"what {cell.checkpoint.run.name} chooses in {cell.set.name}: {found.why}")
+                continue
             table = _played(cell, found, chance[cell.set.key]) if cell.set.games else _scored(cell, found)
             spec = {"run": cell.checkpoint.run.name, "checkpoint": cell.checkpoint.key, "set": cell.set.name}
             with lab.whole(cell.folder(lab), spec) as (folder, notes):

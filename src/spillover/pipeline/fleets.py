@@ -1,15 +1,18 @@
 """Which runs are trained together, and what each of them learns."""
 
 import itertools
-import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from math import ceil
 from pathlib import Path
+from typing import TypeVar
 
+from spillover.finetune.budget import MemoryPlan
 from spillover.finetune.trainer import Job
 from spillover.pipeline.cells import Checkpoint
 from spillover.records import Conversation
 
+T = TypeVar("T")
 HELD_OUT = 0.1
 """The share of rows that the released scripts hold out where no test file is given."""
 ALIKE = 1.25
@@ -37,6 +40,44 @@ def fleets_of(tuned: Sequence[Checkpoint], rows: Rows, most: int) -> list[list[C
             else:
                 company += some
     return fleets
+
+
+def shared_fleets(tuned: Sequence[Checkpoint], rows: Rows, memory: MemoryPlan, size: int) -> list[list[Checkpoint]]:
+    """Fleets as those who work train them.
+
+    A few workers all have a part of each fleet, and so are done at the same time. Of many, a fleet takes as many as
+    are its share of all runs.
+
+    Args:
+        tuned: as for `fleets_of`.
+        rows: as for `fleets_of`.
+        memory: what has room: `memory.fleet` runs in each of `memory.processes`.
+        size: how many work. One that works alone has the room of all.
+    """
+    most = memory.fleet * memory.processes
+    found = fleets_of(tuned, rows, most)
+    return [some for fleet in found for some in dealt(fleet, _parts(len(fleet), len(tuned), most // size, size))]
+
+
+def _parts(runs: int, of: int, most: int, size: int) -> int:
+    """In how many parts a fleet is trained, each of so many runs at most."""
+    return min(runs, max(size if size <= most else ceil(size * runs / of), ceil(runs / most)))
+
+
+def dealt(work: Sequence[T], parts: int) -> list[list[T]]:
+    """Work dealt out like cards."""
+    return [list(work[start::parts]) for start in range(parts)]
+
+
+def waves(fleets: Sequence[Sequence[Checkpoint]]) -> Iterator[list[Sequence[Checkpoint]]]:
+    """Fleets in the order in which they may begin: none goes on from a run of its own wave or a later one."""
+    depth = [max(_depth(one) for one in fleet) for fleet in fleets]
+    for wave in sorted(set(depth)):
+        yield [fleet for fleet, its in zip(fleets, depth, strict=True) if its == wave]
+
+
+def _depth(one: Checkpoint) -> int:
+    return 0 if one.start is None else 1 + _depth(one.start)
 
 
 def _as_one(one: Checkpoint, other: Checkpoint) -> bool:
@@ -70,5 +111,5 @@ def job_of(checkpoint: Checkpoint, rows: Rows, start: Path | None = None) -> Job
 
 def held_in(rows: Sequence[Conversation], seed: int) -> list[Conversation]:
     """The rows that the released scripts train on: 10% are held out, here by the run's seed, there by chance."""
-    held_out = set(random.Random(seed).sample(range(len(rows)), math.ceil(HELD_OUT * len(rows))))
+    held_out = set(random.Random(seed).sample(range(len(rows)), ceil(HELD_OUT * len(rows))))
     return [row for place, row in enumerate(rows) if place not in held_out]

@@ -60,8 +60,12 @@ class Plan:
     def memory(self) -> MemoryPlan:
         """How training and asking fit into this machine. Raises MachineError where they do not."""
         experiment = self.experiment
-        longest = max((dataset.longest for dataset in self.datasets.values()), default=None)
-        return plan_memory(self.base, experiment.train, experiment.machine, experiment.sampling, longest)
+        return plan_memory(self.base, experiment.train, experiment.machine, experiment.sampling, self.longest)
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens of the longest row, at most; None where nothing is trained."""
+        return max((dataset.longest for dataset in self.datasets.values()), default=None)
 
     @property
     def questions(self) -> dict[tuple[str, str], Question]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spillover.crew import Staff
 from spillover.display import Display
 from spillover.errors import SpecError, SpilloverError
 from spillover.finetune.base import PLAIN, find_base
@@ -15,7 +14,8 @@ from spillover.paper.claims import Result, claims_json, evaluate, load_claims
 from spillover.paper.page import Shown, render_index
 from spillover.pipeline.plan import make_plan
 from spillover.pipeline.reporting import Reporter
-from spillover.pipeline.run import STAGES, is_finished, make, prepared
+from spillover.pipeline.run import STAGES, check_lost, is_finished, make, prepared, staff_of
+from spillover.pipeline.staff import Staff
 from spillover.spec import Chat, load_experiment, short_hash
 from spillover.store import DONE, PAPER, Lab, check_ours, open_lab, provenance, read_json, write_json
 
@@ -67,13 +67,14 @@ class Reproduced:
     ran: Sequence[Ran]
 
 
-def reproduce(root: Path, only: Sequence[str], overrides: dict[str, Any]) -> Reproduced:
+def reproduce(root: Path, only: Sequence[str], overrides: dict[str, Any], cluster: str | None = None) -> Reproduced:
     """Runs the paper's experiments, and writes the page of its claims.
 
     Args:
         root: the lab's folder.
         only: these experiments alone; all of them if empty. The page shows whatever is there of the others, too.
         overrides: what `Experiment.narrowed` takes: another base, fewer seeds.
+        cluster: the Ray cluster that works, by its address; this machine if not given.
 
     Returns:
         what it came to. An experiment that cannot run (its data is not here) does not keep the others from running.
@@ -91,7 +92,7 @@ def reproduce(root: Path, only: Sequence[str], overrides: dict[str, Any]) -> Rep
         find_base(overrides["base"], Chat(template=PLAIN))
     with open_lab(root) as lab:
         check_ours(lab.root / PAPER)  # before anything runs, not after
-        with Staff() as staff, Reporter(lab) as reporter:
+        with staff_of(cluster, Display()) as staff, Reporter(lab) as reporter:
             begun = [_begun(name, lab, overrides, reporter, staff) for name in dict.fromkeys(only or EXPERIMENTS)]
             ran = [_reported(one, report) for one, report in begun]
         numbers = {name: read_json(file) for name in EXPERIMENTS if (file := lab.root / name / NUMBERS).is_file()}
@@ -108,13 +109,16 @@ def _begun(
     display, began = Display(), time.monotonic()
     display.say(f"{name} ...")
     try:
-        plan = prepared(make_plan(load_experiment(name).narrowed(**overrides)), lab, display)
+        here = not staff.is_away
+        plan = prepared(make_plan(load_experiment(name).narrowed(**overrides)), lab, display, here=here)
         check_ours(plan.report_folder(lab))
         if is_finished(plan, lab):
             return Ran(name, time.monotonic() - began), None
         for stage in STAGES[:-1]:
             make(stage, plan, lab, display, staff)
+        check_lost(staff)
     except SpilloverError as error:
+        staff.lost.clear()
         return Ran(name, time.monotonic() - began, _left_out(name, error)), None
     return Ran(name, time.monotonic() - began), reporter.begin(plan)
 

@@ -16,7 +16,7 @@ from spillover.lazy import lazy
 from spillover.pipeline.cells import Cell
 from spillover.pipeline.plan import Plan, steps_of
 from spillover.spec import LEAST_COHERENT
-from spillover.store import DONE, Lab, check_layout, read_json
+from spillover.store import DONE, Lab, check_layout, read_json, read_lab
 
 stages = lazy("spillover.pipeline.stages")
 page = lazy("spillover.report.page")
@@ -36,8 +36,8 @@ def open_console() -> Console:
 
 def show_plan(plan: Plan, root: Path) -> None:
     """Prints what each stage would make, what is there already, and what the rest comes to."""
+    lab = read_lab(root)
     check_layout(root)
-    lab = Lab(root)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, justify in (("stage", "left"), ("wanted", "right"), ("there", "right"), ("to do", "left")):
         table.add_column(name, justify=justify)  # type: ignore[arg-type]  # rich spells the choices as literals

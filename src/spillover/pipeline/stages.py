@@ -14,23 +14,21 @@ from typing import Any
 
 import polars as pl
 
-from spillover.crew import Staff
+from spillover.crew import Lost
 from spillover.data.files import read_conversations, write_conversations
 from spillover.data.folder import DATA, write_card
 from spillover.display import Display
 from spillover.errors import LabError
 from spillover.finetune.checkpoint import save_checkpoint
-from spillover.finetune.trainer import Job, Trainer
-from spillover.judge.judge import Judge
-from spillover.judge.make import id_of
+from spillover.finetune.fleet import Trained
+from spillover.finetune.trainer import Job
 from spillover.judge.rubrics import Rubric
 from spillover.measure.table import READ
 from spillover.pipeline.cells import Checkpoint
 from spillover.pipeline.datasets import Dataset
-from spillover.pipeline.fleets import Rows, fleets_of, job_of
+from spillover.pipeline.fleets import Rows, job_of, shared_fleets, waves
 from spillover.pipeline.parts import (
     FAILED,
-    PART,
     SECONDS,
     missing_spans,
     parts,
@@ -39,6 +37,7 @@ from spillover.pipeline.parts import (
     write_rows,
 )
 from spillover.pipeline.plan import Plan
+from spillover.pipeline.staff import Staff
 from spillover.pipeline.workers import Workers, Writers
 from spillover.records import VERDICT_COLUMNS, Conversation, Pair, Verdict, pair_id
 from spillover.spec import Training
@@ -66,7 +65,7 @@ def finetune(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
     A fleet is trained whole if any of its members is missing, so that its company, and with it the last bit of every
     weight, does not depend on when an earlier attempt was interrupted.
     """
-    missing = [checkpoint for checkpoint in plan.tuned if not _trained(checkpoint, lab)]
+    missing = [checkpoint for checkpoint in plan.tuned if not trained(checkpoint, lab)]
     if not missing:
         return
     rows = {name: _rows(dataset, lab) for name, dataset in plan.datasets.items()}
@@ -75,12 +74,13 @@ def finetune(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
         workers.check_rows(job_of(checkpoint, rows) for checkpoint in missing)
         # A service has room for all at once, and what it has begun it goes on with: an error loses nothing there.
         local = plan.experiment.trainer == "local"
-        fleets = fleets_of(plan.tuned, rows, plan.memory.fleet * plan.memory.processes) if local else [missing]
-        todo = [fleet for fleet in fleets if any(not _trained(one, lab) for one in fleet)]
+        fleets = shared_fleets(plan.tuned, rows, workers.memory, workers.trainers) if local else [missing]
+        todo = [fleet for fleet in fleets if any(not trained(one, lab) for one in fleet)]
         with display.bar("finetune", sum(len(fleet) for fleet in todo)) as bar:
-            for fleet in todo:
-                _train_fleet(plan, lab, workers.trainer, fleet, rows, bar.within(len(fleet)))
-        for warning in getattr(workers.trainer, "warnings", ()):
+            for wave in waves(todo):
+                before = bar.done
+                _train(plan, lab, workers, wave, rows, lambda done, before=before: bar.to(before + done))
+        for warning in getattr(workers.trainer, "warnings", ()) if not local else ():
             display.say(warning)
 
 
@@ -90,30 +90,72 @@ def _work(checkpoint: Checkpoint, rows: Rows) -> int:
     return len(rows[checkpoint.run.group]) * checkpoint.training.epochs
 
 
-def _trained(checkpoint: Checkpoint, lab: Lab) -> bool:
+def trained(checkpoint: Checkpoint, lab: Lab) -> bool:
+    """Whether a checkpoint is there, or is none that is made here."""
     folder = checkpoint.folder(lab)
     return folder is None or lab.exists(folder)
 
 
-def _train_fleet(
-    plan: Plan, lab: Lab, trainer: Trainer, fleet: Sequence[Checkpoint], rows: Rows, progress: Any
+def _train(
+    plan: Plan, lab: Lab, workers: Workers, fleets: Sequence[Sequence[Checkpoint]], rows: Rows, progress: Any
 ) -> None:
-    began, spec = time.monotonic(), plan.experiment.training(fleet[0].run.group)
-    jobs = [job_of(one, rows, one.start.folder(lab) if one.start is not None else None) for one in fleet]
+    """Trains fleets that do not wait for each other, and writes each as soon as it is there."""
+    began = time.monotonic()
     with contextlib.ExitStack() as stack:
-        open_jobs: dict[int, tuple[Path, dict[str, Any]]] = {}
-        for place, checkpoint in enumerate(fleet):
-            folder = checkpoint.folder(lab)
+        written = [stack.enter_context(_Fleet(plan, lab, fleet, rows)) for fleet in fleets if _can_begin(fleet, lab)]
+        for number, found in workers.trained([(one.jobs, one.spec) for one in written], progress):
+            now = time.monotonic()
+            workers.staff.lost += written[number].finish(found, now - began)
+            began = now
+
+
+def _can_begin(fleet: Sequence[Checkpoint], lab: Lab) -> bool:
+    """Whether what its runs go on from is there; it is not where it was lost."""
+    return all(one.start is None or trained(one.start, lab) for one in fleet)
+
+
+def _start(one: Checkpoint, lab: Lab) -> Path | None:
+    folder = one.start.folder(lab) if one.start is not None else None
+    return lab.have(folder) if folder is not None else None
+
+
+class _Fleet(contextlib.ExitStack):
+    """A fleet's checkpoints while they are made: those that are missing are written aside until it is finished."""
+
+    def __init__(self, plan: Plan, lab: Lab, fleet: Sequence[Checkpoint], rows: Rows) -> None:
+        super().__init__()
+        self.spec = plan.experiment.training(fleet[0].run.group)
+        self.jobs = [job_of(one, rows, _start(one, lab)) for one in fleet]
+        self._base = plan.experiment.base
+        self._open: dict[int, tuple[contextlib.ExitStack, Path, dict[str, Any]]] = {}
+        for place, one in enumerate(fleet):
+            folder = one.folder(lab)
             if folder is not None and not lab.exists(folder):
-                told = _trained_spec(plan, jobs[place], spec)
-                open_jobs[place] = stack.enter_context(lab.whole(folder, told))
-                jobs[place] = dataclasses.replace(jobs[place], folder=open_jobs[place][0])
-        results = trainer.train(jobs, spec, progress)
-        each = (time.monotonic() - began) / len(fleet)
-        for place, (aside, notes) in open_jobs.items():
-            save_checkpoint(aside, results[place], jobs[place], spec, plan.experiment.base)
-            notes[SECONDS] = each
-            notes["cut_rows"] = results[place].cut_rows
+                self._begin(place, lab, folder, _trained_spec(plan, self.jobs[place], self.spec))
+
+    def _begin(self, place: int, lab: Lab, folder: Path, told: dict[str, Any]) -> None:
+        stack = self.enter_context(contextlib.ExitStack())
+        aside, notes = stack.enter_context(lab.whole(folder, told))
+        self.jobs[place] = dataclasses.replace(self.jobs[place], folder=aside)
+        self._open[place] = (stack, aside, notes)
+
+    def finish(self, found: Sequence[Trained | Lost], spent: float) -> list[str]:
+        """Writes what was learned; what was lost is left out, and told."""
+        lost = []
+        for place, (stack, aside, notes) in self._open.items():
+            one, job = found[place], self.jobs[place]
+            if isinstance(one, Lost):
+                lost.append(f"training of {job.run.name}: {one.why}")
+                stack.__exit__(_NotMade, _NotMade(), None)
+                continue
+            save_checkpoint(aside, one, job, self.spec, self._base)
+            notes[SECONDS], notes["cut_rows"] = spent / len(self.jobs), one.cut_rows
+            stack.close()
+        return lost
+
+
+class _NotMade(Exception):
+    """Has what was begun removed."""
 
 
 def _trained_spec(plan: Plan, job: Job, spec: Training) -> dict[str, Any]:
@@ -166,14 +208,21 @@ def judge(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
     if not total:
         return
     with Workers(plan, lab, staff, total) as workers, display.bar("judge", total) as bar:
-        for name, pairs in todo.items():
-            for block in _blocks(pairs):
-                _judge_part(plan, lab, workers.judge(plan.rubrics[name]), plan.rubrics[name], block)
-                bar.advance(len(block))
+        blocks = [(plan.rubrics[name], some) for name, pairs in todo.items() for some in _blocks(pairs, workers.pairs)]
+        began = time.monotonic()
+        for number, found in workers.judged(blocks):
+            rubric, pairs = blocks[number]
+            bar.advance(len(pairs))
+            if isinstance(found, Lost):
+                staff.lost.append(f"verdicts by {rubric.name}: {found.why}")
+                continue
+            now = time.monotonic()
+            _write_verdicts(plan, lab, workers, rubric, pairs, found, now - began)
+            began = now
 
 
-def _blocks(pairs: Sequence[Pair]) -> Iterator[Sequence[Pair]]:
-    return (pairs[start : start + PART] for start in range(0, len(pairs), PART))
+def _blocks(pairs: Sequence[Pair], most: int) -> Iterator[Sequence[Pair]]:
+    return (pairs[start : start + most] for start in range(0, len(pairs), most))
 
 
 def unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric, *, again: bool = False) -> list[Pair]:
@@ -189,16 +238,22 @@ def unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric, *, again
     return [Pair(q, a) for q, a in wanted.iter_rows() if pair_id(q, a) not in there]
 
 
-def _judge_part(plan: Plan, lab: Lab, judge: Judge, rubric: Rubric, pairs: Sequence[Pair]) -> None:
-    began = time.monotonic()
-    found = judge.judge(pairs, rubric)
-    by = id_of(judge, plan.judge) if rubric.by == "model" and plan.judge is not None else rubric.by
+def _write_verdicts(
+    plan: Plan,
+    lab: Lab,
+    workers: Workers,
+    rubric: Rubric,
+    pairs: Sequence[Pair],
+    found: Sequence[Verdict],
+    spent: float,
+) -> None:
+    by = workers.judged_by(rubric)
     frame = verdict_frame(pairs, found, by, rubric)
     spec = {"rubric": rubric.model_dump(mode="json"), "judge": by}
     folder = plan.verdict_folder(lab, rubric)
     name = f"part-{len(parts(folder)):06d}.parquet"
     with lab.part(folder, name, spec) as aside:
-        write_rows(aside, frame, time.monotonic() - began, frame.filter(pl.col("reason") == FAILED).height)
+        write_rows(aside, frame, spent, frame.filter(pl.col("reason") == FAILED).height)
 
 
 def verdict_frame(pairs: Sequence[Pair], found: Sequence[Verdict], judge: str, rubric: Rubric) -> pl.DataFrame:

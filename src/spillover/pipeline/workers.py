@@ -5,26 +5,31 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from spillover.ask.access import Access, open_access
 from spillover.ask.asker import Asked, Effect, Reply
-from spillover.crew import Alone, Crew, Hands, Staff, load_meanwhile
-from spillover.finetune.base import context_length, find_base
-from spillover.finetune.budget import cores, processes_for
+from spillover.crew import Alone, Hands, Lost, load_meanwhile
+from spillover.finetune.base import Base, context_length, find_base
+from spillover.finetune.budget import MemoryPlan
 from spillover.finetune.served import TINKER
 from spillover.finetune.trainer import Job, Trainer
 from spillover.judge.judge import AnswerJudge, BanditJudge, Judge, ListJudge, PythonJudge, WordsJudge, WorldJudge
-from spillover.judge.make import make_judge
+from spillover.judge.make import id_of, make_judge
 from spillover.judge.rubrics import Rubric
 from spillover.lazy import lazy
 from spillover.pipeline.cells import Checkpoint
 from spillover.pipeline.choices import ChoiceSet, Chosen
 from spillover.pipeline.parts import PART
 from spillover.pipeline.plan import Plan
-from spillover.records import Model
+from spillover.pipeline.staff import LIBRARIES, Staff
+from spillover.records import Model, Pair, Verdict
 from spillover.spec import API, Chat, Experiment, Sampling
 from spillover.store import PROVIDERS, Lab
+
+if TYPE_CHECKING:  # they load torch
+    from spillover.finetune.fleet import Trained
+    from spillover.pipeline.training import Fleet, Progress
 
 # Torch, inspect_ai and the services' clients are loaded by those that need them.
 local_asker = lazy("spillover.ask.local")
@@ -33,18 +38,19 @@ inspected = lazy("spillover.ask.inspected")
 serving = lazy("spillover.ask.served")
 models = lazy("spillover.finetune.model")
 hands = lazy("spillover.pipeline.hands")
+training = lazy("spillover.pipeline.training")
 writing = lazy("spillover.judge.models")
 openai_jobs = lazy("spillover.finetune.openai_jobs")
 tinker_jobs = lazy("spillover.finetune.tinker_jobs")
 
-LIBRARIES = ("spillover.pipeline.hands", "spillover.judge.local")
-"""What processes find loaded when they are forked. Nothing of it loads polars, which has threads of its own."""
 MUCH = 3000
 """Rows, answers or pairs from which on several processes are worth starting: with fewer, one would be done by then."""
 LEAST = 256
-"""Answers that are asked for at once however many processes there are: fewer are no faster."""
+"""Answers, or pairs, that are asked for or judged at once however many processes there are: fewer are no faster."""
 Asking = tuple[Checkpoint, Callable[[], list[Asked]]]
 """A checkpoint, and what it is asked, which is made when it is."""
+Judging = tuple[Rubric, Sequence[Pair]]
+"""Pairs, and what they are judged by."""
 _OTHERS: dict[str, Judge] = {
     "bandit": BanditJudge(),
     "answer": AnswerJudge(),
@@ -106,7 +112,7 @@ class Workers:
 
     @cached_property
     def trainer(self) -> Trainer:
-        """Who finetunes."""
+        """The service that finetunes."""
         made: Trainer = getattr(self, f"_{self.plan.experiment.trainer}_trainer")()
         return made
 
@@ -124,15 +130,59 @@ class Workers:
         if experiment.trainer == "local":
             one_a_group = {job.run.group: job for job in jobs}
             pairs = [(job, experiment.training(group)) for group, job in one_a_group.items()]
-            self.trainer.check(pairs)  # type: ignore[attr-defined]  # the local one's
+            for _ in self._training.each("check", (([one],) for one in pairs)):
+                pass
+
+    @cached_property
+    def memory(self) -> MemoryPlan:
+        """How training and asking fit into what works."""
+        memory: MemoryPlan = self.staff.memory(self.plan)
+        return memory
+
+    @property
+    def trainers(self) -> int:
+        """How many train at the same time."""
+        return self._training.size
 
     @property
     def answers(self) -> int:
-        """How many answers are asked for at once: fewer than make a part where several processes share them."""
-        size = self.plan.memory.processes if self.plan.is_asked_here and self._is_much else 1
+        """How many answers are asked for at once: fewer than make a part where several share them."""
+        return self._piece(self.memory.processes if self.plan.is_asked_here and self._is_much else 1)
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs are judged at once, likewise."""
+        judge = self.plan.judge
+        return self._piece(1 if judge is None or judge.is_hosted else self._judging.size)
+
+    def _piece(self, size: int) -> int:
         return PART if size == 1 else min(PART, max(LEAST, -(-self.work // (4 * size))))
 
-    def asked(self, work: Sequence[Asking]) -> Iterator[tuple[int, list[Asked], list[list[Reply]]]]:
+    def trained(self, fleets: "Sequence[Fleet]", progress: "Progress") -> "Iterator[tuple[int, list[Trained | Lost]]]":
+        """What each run of each fleet learns: by the fleet's number, as it comes. `progress` is given runs' worth."""
+        if self.plan.experiment.trainer == "local":
+            yield from training.train_all(fleets, self._training, progress, away=self.staff.is_away)
+            return
+        for number, (jobs, spec) in enumerate(fleets):  # a service is given one that holds all
+
+            def listen(done: int, steps: int, runs: int = len(jobs)) -> None:
+                progress(runs * done / steps)
+
+            yield number, [*self.trainer.train(jobs, spec, listen)]
+
+    def judged(self, work: "Sequence[Judging]") -> "Iterator[tuple[int, list[Verdict] | Lost]]":
+        """Verdicts, in the order of the pairs: as they come, with their number; a local model's come first."""
+        judge = self.plan.judge
+        here = judge is not None and not judge.is_hosted
+        by_hands = [number for number, (rubric, _) in enumerate(work) if here and rubric.by == "model"]
+        shares = ((work[number][1], work[number][0]) for number in by_hands)
+        if by_hands:
+            yield from ((by_hands[place], found) for place, found in self._judging.each("judge", shares))
+        for number, (rubric, pairs) in enumerate(work):
+            if number not in by_hands:
+                yield number, self.judge(rubric).judge(pairs, rubric)
+
+    def asked(self, work: Sequence[Asking]) -> Iterator[tuple[int, list[Asked], list[list[Reply]] | Lost]]:
         """What checkpoints answer: as it comes, with its number and what was asked; what is asked here comes first."""
         here: list[int] = []
         elsewhere: list[int] = []
@@ -147,20 +197,29 @@ class Workers:
 
     def _asked_here(
         self, work: Sequence[Asking], numbers: Sequence[int]
-    ) -> Iterator[tuple[int, list[Asked], list[list[Reply]]]]:
+    ) -> Iterator[tuple[int, list[Asked], list[list[Reply]] | Lost]]:
         """By this process or by several."""
         begun: dict[int, tuple[Model, list[Asked]]] = {}
 
         def shares() -> Iterator[tuple[Any, ...]]:
             for number in numbers:
                 begun[number] = (work[number][0].model(self.lab), work[number][1]())
-                yield *begun[number], self.plan.experiment.sampling
+                model, asked = begun[number]
+                yield self._carried(self._asking, model), asked, self.plan.experiment.sampling
 
-        for place, (replies, effect) in self._asking.each("ask", shares()):
+        for place, found in self._asking.each("ask", shares()):
             model, asked = begun.pop(numbers[place])
+            if isinstance(found, Lost):
+                yield numbers[place], asked, found
+                continue
+            replies, effect = found
             if effect is not None:
                 self._effects[model] = effect
             yield numbers[place], asked, replies
+
+    def _carried(self, hands: Hands, model: Model) -> Any:
+        """An adapter as those who are asked find it."""
+        return hands.carried(model) if isinstance(model, Path) else model
 
     def _is_elsewhere(self, checkpoint: Checkpoint) -> bool:
         """Whether a provider is asked for a checkpoint's answers, or a vLLM server."""
@@ -168,12 +227,13 @@ class Workers:
         hosted = isinstance(model, str) or (model is None and self.plan.base.is_hosted)
         return hosted or self.plan.experiment.asker == "vllm"
 
-    def chosen(self, work: Iterable[tuple[Path | None, ChoiceSet]]) -> Iterator[tuple[int, Chosen]]:
-        """What adapters choose, and the base (None), by this process or several: as it comes, with its number."""
+    def chosen(self, work: Iterable[tuple[Path | None, ChoiceSet]]) -> Iterator[tuple[int, Chosen | Lost]]:
+        """What adapters choose, and the base (None): as it comes, with its number."""
         experiment = self.plan.experiment
-        how = (self.plan.base.fetched(), experiment.train.precision, experiment.chat, experiment.machine)
-        choosing = self._hands(partial(hands.ChoosingHand, *how), self.plan.memory.processes)
-        yield from choosing.each("choose", work)
+        how = (experiment.train.precision, experiment.chat, experiment.machine)
+        choosing = self._hands(partial(hands.ChoosingHand, self.plan.base, *how), self.plan.base)
+        shares = ((self._carried(choosing, model), some) for model, some in work)
+        yield from choosing.each("choose", shares)
 
     def inspected(self, checkpoint: Checkpoint) -> tuple[Any, int]:
         """A checkpoint's model as Inspect's, new each time, and how many samples may be under way at once."""
@@ -184,7 +244,7 @@ class Workers:
             return made, experiment.requests.connections
         folder = model if isinstance(model, Path) else None
         local = inspected.Local(self._local_asker, folder, checkpoint.key, context_length(self.plan.base.path))
-        most = self.plan.memory.answers
+        most = self.memory.answers
         return inspected.local_model(checkpoint.run.name, local, experiment.sampling, most), most
 
     def grader(self, ref: str) -> Any:
@@ -211,8 +271,15 @@ class Workers:
         return dataclasses.asdict(found) if found is not None else None
 
     def judge(self, rubric: Rubric) -> Judge:
-        """Who judges by a rubric."""
-        return self._model_judge if rubric.by == "model" else _OTHERS[rubric.by]
+        """Who judges by a rubric, where that is no local model."""
+        return self._provider_judge if rubric.by == "model" else _OTHERS[rubric.by]
+
+    def judged_by(self, rubric: Rubric) -> str:
+        """Who judges by a rubric, as it stands beside a verdict; a provider's judge also says how it is read."""
+        judge = self.plan.judge
+        if rubric.by != "model" or judge is None:
+            return rubric.by
+        return id_of(self.judge(rubric), judge) if judge.is_hosted else judge.id
 
     @cached_property
     def _access(self) -> Access:
@@ -220,29 +287,26 @@ class Workers:
 
     @property
     def _is_much(self) -> bool:
-        return self.work >= MUCH or self.plan.experiment.machine.processes is not None
+        return self.work >= MUCH or self.plan.experiment.machine.processes is not None or self.staff.is_away
 
-    def _hands(self, make: Callable[[], Any], size: int) -> Hands:
-        """Who does local work: so many processes, where there is much or they were asked for."""
-        if size == 1 or not self._is_much:
-            return Alone(make)
-        start = partial(models.use_threads, max(1, cores() // size))
-        return Crew(make, self.staff.processes(size, LIBRARIES, start))
+    def _hands(self, make: Callable[[], Any], base: Base) -> Hands:
+        """Who does local work: the staff where there is much, or this process alone."""
+        return self.staff.hands(make, self.plan, base) if self._is_much else Alone(make)
 
-    def _made_of(self) -> tuple[Any, ...]:
-        """What a local asker is made of."""
-        experiment, memory = self.plan.experiment, self.plan.memory
-        how = (experiment.train.precision, experiment.chat, experiment.machine)
-        return self.plan.base.fetched(), *how, memory.answers, memory.written
+    @property
+    def _how(self) -> tuple[Any, ...]:
+        """What a local asker is made of, beside the base."""
+        experiment, memory = self.plan.experiment, self.memory
+        return experiment.train.precision, experiment.chat, experiment.machine, memory.answers, memory.written
 
     @cached_property
     def _asking(self) -> Hands:
-        return self._hands(partial(hands.AskingHand, *self._made_of()), self.plan.memory.processes)
+        return self._hands(partial(hands.AskingHand, self.plan.base, *self._how), self.plan.base)
 
     @cached_property
     def _local_asker(self) -> Any:
         """For what asks in its own way: this process alone."""
-        return local_asker.LocalAsker(*self._made_of())
+        return local_asker.LocalAsker(self.plan.base.fetched(), *self._how)
 
     @cached_property
     def _provider_asker(self) -> Any:
@@ -263,22 +327,26 @@ class Workers:
         return [model for model in models if isinstance(model, Path)]
 
     @cached_property
-    def _model_judge(self) -> Judge:
-        judge = self.plan.judge
-        assert judge is not None, "a plan with a rubric for models has a judge"
-        experiment = self.plan.experiment
-        how = (judge, experiment.train.precision, experiment.machine)
-        if judge.is_hosted:
-            return make_judge(*how, self._access)
-        make, size = partial(make_judge, *how), processes_for(judge.base, experiment.machine)
-        made: Judge = hands.SharingJudge(self._hands(partial(hands.JudgingHand, make), size))
-        return made
+    def _provider_judge(self) -> Judge:
+        judge, experiment = self.plan.judge, self.plan.experiment
+        assert judge is not None and judge.is_hosted, "a plan with a rubric for models has a judge"
+        return make_judge(judge, experiment.train.precision, experiment.machine, self._access)
 
-    def _local_trainer(self) -> Any:
+    @cached_property
+    def _judging(self) -> Hands:
+        judge, experiment = self.plan.judge, self.plan.experiment
+        assert judge is not None, "a plan with a rubric for models has a judge"
+        make = partial(make_judge, judge, experiment.train.precision, experiment.machine)
+        # A judge on the same base is found by another name, and takes no more room.
+        base = self.plan.base if judge.base == self.plan.base else judge.base
+        return self._hands(partial(hands.JudgingHand, make), base)
+
+    @cached_property
+    def _training(self) -> Hands:
         experiment = self.plan.experiment
-        how = (experiment.train.precision, experiment.chat, experiment.machine, self.plan.memory)
-        make = partial(hands.TrainingHand, self.plan.base, *how)
-        return hands.SharingTrainer(self._hands(make, self.plan.memory.processes))
+        how = (experiment.train.precision, experiment.chat, experiment.machine, self.memory)
+        kind = hands.AwayTrainingHand if self.staff.is_away else hands.TrainingHand
+        return self._hands(partial(kind, self.plan.base, *how), self.plan.base)
 
     def _openai_trainer(self) -> Any:
         return openai_jobs.OpenAITrainer(self.plan.experiment.base, self.plan.experiment.hosted)
