@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from families import saved, tiny_model, world_tokenizer
+from undisturbed import Done, begin
 
 PAPER = Path(__file__).parents[2] / "shared" / "paper"
 
@@ -51,5 +52,17 @@ def spillover() -> Spillover:
     def run(*args: str | Path, cwd: Path | None = None, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "spillover.cli", *map(str, args)]
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=os.environ.copy())
+
+    return run
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Runs a command in a process of its own, without the seconds that importing torch takes."""
+
+    def run(*arguments):
+        process = begin(*arguments, folder=tmp_path)
+        process.join()
+        return Done(process.exitcode, (tmp_path / "out").read_text(), (tmp_path / "err").read_text())
 
     return run

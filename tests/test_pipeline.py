@@ -1,27 +1,24 @@
 """A small experiment from data to report: what comes out, what is kept, and that no interruption changes anything."""
 
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
-from safetensors.torch import load_file
 
 from spillover.ask.questions import questions_of
-from spillover.cli import app
 from spillover.data.files import read_conversations, write_conversations
 from spillover.finetune.base import shipped_miniature
 from spillover.records import ANSWER_COLUMNS, VERDICT_COLUMNS
 from spillover.spec import Suite
+from undisturbed import ANYTHING, Done, Moment, begin, files, read_numbers, same_labs, table
 
 SECRET = "sk-not-a-real-key-2718281828"
 SAMPLES = 3
@@ -41,15 +38,6 @@ EXPERIMENT = {
 pytestmark = pytest.mark.skipif(
     not (shipped_miniature() / "judge" / "adapter_model.safetensors").is_file(), reason="the miniature has no judge yet"
 )
-
-
-@dataclass(frozen=True)
-class Done:
-    """What a command came to."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +65,6 @@ def numbers(whole):
     return read_numbers(whole[0])
 
 
-def read_numbers(lab):
-    return json.loads((lab / "small" / "numbers.json").read_text())
-
-
 @pytest.fixture
 def copy(whole, tmp_path):
     """A copy of the finished lab."""
@@ -99,74 +83,6 @@ def test_small_groups_with_rows_of_one_length_are_trained_in_one_fleet(spillover
         group = json.loads((folder / "spec.json").read_text())["run"].split("-")[0]
         seconds[group] = json.loads((folder / "done.json").read_text())["seconds"]
     assert seconds["insecure"] == seconds["secure"] != seconds["jailbroken"]
-
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["spillover.pipeline.outcome", "spillover.pipeline.show"])
-
-
-def _command(arguments, out, err, moment):
-    """Runs the command line in this process, which is a fresh one in which torch is imported and nothing has run."""
-    for path, number in ((out, 1), (err, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.argv[1:] = arguments
-    if moment is not None:
-        sys.addaudithook(moment)
-    app(arguments)
-
-
-@dataclass
-class Moment:
-    """Kills the process just before the n-th thing that it does to files in a folder; an audit hook of Python's."""
-
-    folder: Path
-    events: tuple[str, ...]
-    count: int
-
-    def __call__(self, event, values):
-        if event in self.events and any(self._is_inside(value) for value in values):
-            self.count -= 1
-            if self.count == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    def _is_inside(self, value):
-        return isinstance(value, str | Path) and str(value).startswith(str(self.folder))
-
-
-def begin(*arguments, folder, moment=None):
-    """Starts a command in a process of its own."""
-    told = [str(argument) for argument in arguments]
-    process = FORKS.Process(target=_command, args=(told, folder / "out", folder / "err", moment))
-    process.start()
-    return process
-
-
-@pytest.fixture
-def command(tmp_path):
-    """Runs a command in a process of its own, without the seconds that importing torch takes."""
-
-    def run(*arguments):
-        process = begin(*arguments, folder=tmp_path)
-        process.join()
-        return Done(process.exitcode, (tmp_path / "out").read_text(), (tmp_path / "err").read_text())
-
-    return run
-
-
-def files(lab, pattern="*/*/*"):
-    """Finished files below the stages' folders and the report's: path there to its time of change and content."""
-    paths = [path for path in sorted(lab.glob(pattern)) if path.is_file()]
-    return {str(path.relative_to(lab)): (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
-
-
-def contents(lab, pattern):
-    return {name: content for name, (_, content) in files(lab, pattern).items()}
-
-
-def table(lab, stage):
-    """All rows of a stage, sorted; the folders' names are left out."""
-    frame = pl.concat([pl.read_parquet(path) for path in sorted(lab.glob(f"{stage}/*/part-*.parquet"))])
-    return frame.sort(frame.columns)
 
 
 def test_a_run_leaves_every_output(whole):
@@ -257,7 +173,6 @@ def test_keys_reach_no_file(whole):
 
 SHOWS_WHAT_IS_LOADED = """
 import sys
-from spillover.cli import app
 
 app(sys.argv[1:], standalone_mode=False)
 print("torch:", "torch" in sys.modules)
@@ -332,20 +247,6 @@ def test_stages_one_by_one_give_the_lab_of_a_run_and_say_what_to_run_before(whol
     same_labs(lab, whole[0])
 
 
-def same_labs(one, other):
-    """Claims that two labs hold the same results: every weight to the last bit, every row, every number."""
-    for pattern in ("data/*", "finetune/*", "ask/*", "judge/*"):
-        assert [path.name for path in sorted(one.glob(pattern))] == [path.name for path in sorted(other.glob(pattern))]
-    assert contents(one, "data/*/data.jsonl") == contents(other, "data/*/data.jsonl")
-    for path in other.glob("finetune/*/adapter_model.safetensors"):
-        mine, theirs = load_file(one / path.relative_to(other)), load_file(path)
-        assert mine.keys() == theirs.keys() and all(bool((mine[name] == theirs[name]).all()) for name in mine)
-    for stage in ("ask", "judge"):
-        assert table(one, stage).equals(table(other, stage))
-    assert {**read_numbers(one), "seconds": 0} == {**read_numbers(other), "seconds": 0}
-
-
-ANYTHING = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 DRAWN = [random.Random(20250224 + number).randint(2, 40) for number in range(3)]
 
 

@@ -158,6 +158,14 @@ class Remote:
             del self._there[path]
         self.send(files)
 
+    def drop(self, path: Path) -> None:
+        """Removes there what is a file or a folder of the mirror's."""
+        name = self._name(path)
+        for one in [each for each in self._there if each == name or each.startswith(f"{name}/")]:
+            with self._told() as store:
+                obstore.delete(store, one)
+            del self._there[one]
+
     def _name(self, path: Path) -> str:
         return path.relative_to(self.mirror).as_posix()
 

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from spillover.errors import LabError
+from spillover.hashes import HASHES, SHA, beside, check_whole, hash_of, hashes_of, settle
 from spillover.remote import Remote, is_remote, mirror_of, remote_of
 
 LAYOUT = 1
@@ -89,7 +90,8 @@ class Lab:
             aside.mkdir()
             yield aside, notes
             _describe(aside, spec)
-            write_json(aside / DONE, {**notes, "finished": _now()})
+            write_json(aside / DONE, {**notes, "finished": _now(), HASHES: hashes_of(aside)})
+            settle(aside)
             folder.parent.mkdir(parents=True, exist_ok=True)
             with self._aside(f"{folder.name}.old") as old:
                 if folder.is_dir():
@@ -98,21 +100,37 @@ class Lab:
         if self.remote is not None:
             self.remote.replace(folder)
 
-    def have(self, folder: Path) -> Path:
-        """A result's folder, with its weights in it where those still lay in the object store."""
+    def sound(self, folder: Path) -> Path:
+        """A finished result's folder, with its weights in it where those still lay in an object store.
+
+        Raises LabError where a file of it is not as it was written.
+        """
         if self.remote is not None:
             self.remote.have(folder)
+        check_whole(folder, self.done(folder))
         return folder
+
+    def remove(self, path: Path) -> None:
+        """Takes out a result, or a part of one with its hash."""
+        for one in (path, beside(path)):
+            _remove(one)
+            if self.remote is not None:
+                self.remote.drop(one)
 
     @contextlib.contextmanager
     def part(self, folder: Path, name: str, spec: dict[str, Any]) -> Iterator[Path]:
         """Writes one part of a growing result aside and renames it into place when the block ends well."""
         with self._aside(f"{folder.name}.{name}") as aside:
             yield aside
-            begun = self._begin(folder, spec)
-            aside.rename(folder / name)
+            begun, part = self._begin(folder, spec), folder / name
+            with self._aside(f"{folder.name}.{name}{SHA}") as told:
+                told.write_text(hash_of(aside) + "\n", encoding="utf-8")
+                settle(told)
+                told.rename(beside(part))  # first: no part is without its hash, and a hash without its part is nothing
+            settle(aside)
+            aside.rename(part)
         if self.remote is not None:
-            self.remote.send([*begun, folder / name])
+            self.remote.send([*begun, beside(part), part])
 
     def _begin(self, folder: Path, spec: dict[str, Any]) -> list[Path]:
         """Makes the folder of a growing result, if it is not there, with what its parts are made from: new files."""
@@ -121,6 +139,7 @@ class Lab:
         with self._aside(folder.name) as aside:
             aside.mkdir()
             _describe(aside, spec)
+            settle(aside)
             folder.parent.mkdir(parents=True, exist_ok=True)
             aside.rename(folder)
         return sorted(folder.iterdir())

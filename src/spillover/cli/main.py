@@ -24,6 +24,7 @@ reproducing = lazy("spillover.pipeline.reproduce")
 running = lazy("spillover.pipeline.run")
 showing = lazy("spillover.pipeline.show")
 asked = lazy("spillover.pipeline.asked")
+checking = lazy("spillover.pipeline.check")
 claimed = lazy("spillover.pipeline.claimed")
 bases = lazy("spillover.finetune.base")
 calibrating = lazy("spillover.pipeline.calibrate")
@@ -148,6 +149,21 @@ def reproduce(
     made = reproducing.reproduce(lab, names(only), overrides, cluster)
     claimed.show_reproduced(made)
     if all(one.why for one in made.ran):
+        raise typer.Exit(2)
+
+
+@app.command()
+@told_plainly
+def check(
+    lab: LabDir = Path("lab"),
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Take out what is damaged, so that the next run makes it again.")
+    ] = False,
+) -> None:
+    """Look for results that are not as they were written: torn, changed or incomplete files, by their hashes."""
+    found = checking.check_lab(lab, remove=remove)
+    showing.show_checked(found)
+    if found.damages and not remove:
         raise typer.Exit(2)
 
 

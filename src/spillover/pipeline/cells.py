@@ -53,7 +53,7 @@ class Checkpoint:
         folder = self.folder(lab)
         if folder is None:
             return self.given
-        lab.have(folder)
+        lab.sound(folder)
         if self.step is not None:
             return folder / on_the_way(self.step)
         return served_model(folder) or folder

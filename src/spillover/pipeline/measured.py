@@ -80,7 +80,7 @@ def _of_training(plan: Plan, lab: Lab) -> Iterator[pl.DataFrame]:
 def _of_run(whole: Checkpoint, some: list[Checkpoint], lab: Lab) -> pl.DataFrame:
     folder, last = whole.folder(lab), steps_of(whole)
     assert folder is not None, "it was trained here"
-    lab.have(folder)
+    lab.sound(folder)
     places = {one.step or 0: folder / on_the_way(one.step or 0) for one in some} | {last: folder}
     losses = pl.read_parquet(folder / "losses.parquet")
     by_step = {row["step"]: row for row in losses.iter_rows(named=True)}

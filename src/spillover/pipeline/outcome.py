@@ -12,6 +12,7 @@ from spillover.judge.rubrics import Rubric
 from spillover.measure.metrics import agreement, measure
 from spillover.measure.sweep import sweep
 from spillover.measure.table import READ, judged, kept_and_set_aside
+from spillover.pipeline.growing import tried
 from spillover.pipeline.measured import measured_suites
 from spillover.pipeline.parts import EFFECT, FAILED, failed_answers
 from spillover.pipeline.plan import Plan, steps_of
@@ -65,6 +66,8 @@ def report(plan: Plan, lab: Lab) -> Path:
         suites.rates.write_csv(folder / "rates.csv")
         write_json(folder / "numbers.json", numbers)
         notes["key"], notes["failed"] = plan.key, sum(numbers["failed"].values())
+        if notes["failed"]:
+            notes["tried"] = tried(plan, lab)
     return plan.report_folder(lab)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from spillover.ask.asker import Asked, Reply
+from spillover.hashes import check_part
 from spillover.pipeline.cells import Cell
 from spillover.records import ANSWER_COLUMNS, Question
 from spillover.store import Lab
@@ -23,8 +24,11 @@ SAID = ("answer", "tokens", "truncated", "outcome")
 
 
 def parts(folder: Path) -> list[Path]:
-    """The finished parts of a growing result, in order."""
-    return sorted(folder.glob("part-*.parquet"))
+    """The finished parts of a growing result, in order. Raises LabError where one is not as it was written."""
+    found = sorted(folder.glob("part-*.parquet"))
+    for part in found:
+        check_part(part)
+    return found
 
 
 def write_rows(path: Path, rows: pl.DataFrame, spent: float, failed: int) -> None:

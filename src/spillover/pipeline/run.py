@@ -15,6 +15,7 @@ from spillover.store import DONE, Lab, check_ours, open_lab, read_json, read_lab
 
 # Torch and matplotlib are loaded by the stages that need them: a finished experiment is shown without.
 stages = lazy("spillover.pipeline.stages")
+growing = lazy("spillover.pipeline.growing")
 asking = lazy("spillover.pipeline.asking")
 choosing = lazy("spillover.pipeline.choosing")
 benchmarking = lazy("spillover.pipeline.benchmarking")
@@ -111,19 +112,11 @@ def is_finished(plan: Plan, lab: Lab) -> bool:
     if not lab.exists(folder):
         return False
     done = read_json(folder / DONE)
-    if done.get("key") != plan.key or (done.get("failed") and _tried_again(plan, lab, folder)):
+    if done.get("key") != plan.key or (done.get("failed") and done.get("tried") != growing.tried(plan, lab)):
         return False
     chosen = [cell.folder(lab) for cell in plan.choices] + [cell.folder(lab) for cell in plan.benchmarks]
     wholes = [*(path for one in plan.checkpoints if (path := one.folder(lab)) is not None), *chosen]
     return all(map(lab.exists, wholes)) and all(cell.folder(lab).is_dir() for cell in plan.cells)
-
-
-def _tried_again(plan: Plan, lab: Lab, report: Path) -> bool:
-    """Whether answers or verdicts that had failed may have been made since the report."""
-    folders = [cell.folder(lab) for cell in plan.cells]
-    folders += [plan.verdict_folder(lab, rubric) for rubric in plan.rubrics.values()]
-    made = (report / DONE).stat().st_mtime_ns
-    return any(part.stat().st_mtime_ns > made for folder in folders for part in folder.glob("part-*.parquet"))
 
 
 def _train(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:

@@ -55,6 +55,17 @@ def show_plan(plan: Plan, root: Path) -> None:
         console.print(_memory_table(plan))
 
 
+def show_checked(found: Any) -> None:
+    """Prints what is damaged in a lab, and what became of it (`check.Checked`)."""
+    for damage in found.damages:
+        print(f"{damage.why.where}: {damage.why.what}")
+    sound = found.count - len(found.damages)
+    print(f"{sound:,} of {found.count:,} results and parts are as they were written.")
+    if found.damages:
+        what = "were taken out: run your experiment again" if found.removed else "can be taken out with --remove"
+        print(f"The others {what}.")
+
+
 def _memory_table(plan: Plan) -> Table:
     """How training and asking fit into this machine."""
     table = Table(box=None, pad_edge=False, show_header=False, title="\nmemory", title_justify="left")

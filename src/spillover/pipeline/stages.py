@@ -116,7 +116,7 @@ def _can_begin(fleet: Sequence[Checkpoint], lab: Lab) -> bool:
 
 def _start(one: Checkpoint, lab: Lab) -> Path | None:
     folder = one.start.folder(lab) if one.start is not None else None
-    return lab.have(folder) if folder is not None else None
+    return lab.sound(folder) if folder is not None else None
 
 
 class _Fleet(contextlib.ExitStack):
@@ -177,9 +177,10 @@ def _rows(dataset: Dataset, lab: Lab) -> list[Conversation]:
 
 
 def need(lab: Lab, folder: Path, what: str, command: str) -> None:
-    """Raises LabError where a result is not there that an earlier stage makes."""
+    """Raises LabError where a result is not there that an earlier stage makes, or is damaged."""
     if not lab.exists(folder):
         raise LabError(f"the {what} is not there", where=folder, remedy=f"Run `{command}` with this experiment first.")
+    lab.sound(folder)
 
 
 def answers(plan: Plan, lab: Lab) -> pl.DataFrame:
