@@ -14,7 +14,7 @@ from spillover.finetune.base import context_length, find_base
 from spillover.finetune.budget import cores, processes_for
 from spillover.finetune.served import TINKER
 from spillover.finetune.trainer import Job, Trainer
-from spillover.judge.judge import AnswerJudge, BanditJudge, Judge, ListJudge, PythonJudge, WordsJudge, WorldJudge
+from spillover.judge.judge import WITHOUT_MODEL, Judge
 from spillover.judge.make import make_judge
 from spillover.judge.rubrics import Rubric
 from spillover.lazy import lazy
@@ -45,15 +45,6 @@ LEAST = 256
 """Answers that are asked for at once however many processes there are: fewer are no faster."""
 Asking = tuple[Checkpoint, Callable[[], list[Asked]]]
 """A checkpoint, and what it is asked, which is made when it is."""
-_OTHERS: dict[str, Judge] = {
-    "bandit": BanditJudge(),
-    "answer": AnswerJudge(),
-    "python": PythonJudge(),
-    "list": ListJudge(),
-    "world": WorldJudge(),
-    "words": WordsJudge(),
-}
-"""Judges that need no model."""
 
 
 def expect(plan: Plan, lab: Lab) -> None:
@@ -212,7 +203,7 @@ class Workers:
 
     def judge(self, rubric: Rubric) -> Judge:
         """Who judges by a rubric."""
-        return self._model_judge if rubric.by == "model" else _OTHERS[rubric.by]
+        return self._model_judge if rubric.by == "model" else WITHOUT_MODEL[rubric.by]
 
     @cached_property
     def _access(self) -> Access:
