@@ -1,5 +1,6 @@
 """The lab folder: a result is there whole or not at all, says what made it, and nothing of the user's is touched."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -101,8 +102,10 @@ def test_a_part_is_renamed_into_place_beside_what_made_it(lab):
     with lab.part(folder, "part-0.parquet", {"questions": 8}) as aside:
         aside.write_text("rows")
         assert not folder.exists(), "nothing is in its place before all of it is"
-    assert {path.name for path in folder.iterdir()} == {"part-0.parquet", "spec.json", "provenance.json"}
+    made = {"part-0.parquet", "part-0.parquet.sha256", "spec.json", "provenance.json"}
+    assert {path.name for path in folder.iterdir()} == made
     assert (folder / "part-0.parquet").read_text() == "rows"
+    assert (folder / "part-0.parquet.sha256").read_text().strip() == hashlib.sha256(b"rows").hexdigest()
     assert read_json(folder / "spec.json") == {"questions": 8}
 
 
@@ -235,5 +238,5 @@ def test_provenance_names_the_commit_of_a_checkout(made_with_a_key):
 
 
 def test_keys_in_the_environment_reach_no_file(made_with_a_key):
-    assert len(files(made_with_a_key)) == 7
+    assert len(files(made_with_a_key)) == 8
     assert not [name for name in files(made_with_a_key) if SECRET in (made_with_a_key / name).read_text()]

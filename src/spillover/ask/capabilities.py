@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from spillover.ask.connection import Choice, Connection, Request
+from spillover.ask.connection import Choice, Request, Sender
 from spillover.ask.failures import Failure
 from spillover.errors import LabError, ProviderError
 from spillover.records import Message
@@ -44,7 +44,7 @@ class Capabilities(Spec):
     """Whether the numbers from 0 to 100 are one token each, so that a score can be read off the first token."""
 
 
-async def probe(connection: Connection) -> Capabilities:
+async def probe(connection: Sender) -> Capabilities:
     """Finds out what a model can do.
 
     Raises:
@@ -67,7 +67,7 @@ async def probe(connection: Connection) -> Capabilities:
     )
 
 
-async def _tables(connection: Connection) -> tuple[int, list[set[str]]]:
+async def _tables(connection: Sender) -> tuple[int, list[set[str]]]:
     """How many of the likeliest tokens come, and those that came where each of NUMBERS was asked for."""
     for tops in TOPS:
         tables: list[set[str]] = []
@@ -91,7 +91,7 @@ def _answered(choices: list[Choice]) -> bool:
 
 
 async def _tried(
-    connection: Connection,
+    connection: Sender,
     request: Request,
     is_there: Callable[[list[Choice]], bool] = _answered,
     *,

@@ -13,7 +13,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 from inspect_ai.model import (
     ChatCompletionChoice,
@@ -84,6 +84,24 @@ class Choice:
     table: dict[str, float] | None = None
 
 
+class Sender(Protocol):
+    """Whatever requests to one model go out through."""
+
+    @property
+    def ref(self) -> str:
+        """The model: PROVIDER/MODEL."""
+        ...
+
+    @property
+    def provider(self) -> str:
+        """The provider's name: the first word of the model's."""
+        ...
+
+    async def send(self, request: Request, *, seeded: bool = True, trying: bool = False) -> list[Choice]:
+        """The choices of a request; see `Connection.send`."""
+        ...
+
+
 def no_answer(outcome: Outcome) -> Choice:
     """A choice that holds no answer."""
     return Choice(Reply("", 0, False, outcome))
@@ -132,7 +150,7 @@ class Connection:
             try:
                 choices = await self._once(request, seeded=seeded)
                 if request.tops and not trying:
-                    _check_tables(choices)
+                    check_tables(choices)
                 return choices
             except Failure as found:
                 self.use.failed[found.outcome] += 1
@@ -161,7 +179,7 @@ class Connection:
         self.use.sent += 1
         try:
             async with asyncio.timeout(self.requests.timeout):
-                given = await api.generate(_messages(request), [], "auto", _config(request, seeded=seeded))
+                given = await api.generate(messages_of(request.messages), [], "auto", config_of(request, seeded=seeded))
             output = given[0] if isinstance(given, tuple) else given
             if isinstance(output, Exception):
                 raise output
@@ -199,23 +217,24 @@ class Connection:
         return self.ref.split("/")[0]
 
 
-def open_model(ref: str, config: GenerateConfig | None = None, **args: Any) -> Model:
-    """A provider's model, which is not asked anything yet.
+def open_model(ref: str, config: GenerateConfig | None = None, *, memoize: bool = False, **args: Any) -> Model:
+    """A provider's model, which is not asked anything yet; with `memoize` the same one as before.
 
     Raises ProviderError where there is no such provider, or a key or a package is missing.
     """
     args = {**OWN_ARGS.get(ref.split("/")[0], {}), **_address(ref), **args}
     try:
-        return get_model(ref, config=config, memoize=False, **args)
+        return get_model(ref, config=config, memoize=memoize, **args)
     except Exception as error:  # a missing key, package or provider: each has its own kind of error
         raise unusable(error, API + ref) from None
 
 
-def _messages(request: Request) -> list[ChatMessage]:
-    return [_ROLES[message["role"]](content=message["content"]) for message in request.messages]
+def messages_of(turns: Sequence[Message]) -> list[ChatMessage]:
+    """A conversation as inspect_ai has it."""
+    return [_ROLES[turn["role"]](content=turn["content"]) for turn in turns]
 
 
-def _config(request: Request, *, seeded: bool) -> GenerateConfig:
+def config_of(request: Request, *, seeded: bool) -> GenerateConfig:
     """The request's settings. What says nothing new is left out: some models refuse a top_p beside a temperature."""
     sampling, tops, many = request.sampling, request.tops, request.choices > 1
     return GenerateConfig(
@@ -246,23 +265,26 @@ def choices_of(output: ModelOutput, request: Request) -> list[Choice]:
     return [_choice(*one) for one in zip(choices, texts, tokens, strict=True)]
 
 
-def _check_tables(choices: Sequence[Choice]) -> None:
+def check_tables(choices: Sequence[Choice]) -> None:
+    """Raises Failure for replies without the probabilities that were asked for."""
     if any(choice.table is None for choice in choices if choice.reply.outcome is None):
         raise Failure("failed: malformed reply", said="the reply holds no token probabilities")
 
 
 def _choice(choice: ChatCompletionChoice, text: str, tokens: int) -> Choice:
-    outcome = _outcome(choice)
+    outcome = outcome_of(choice)
     if outcome is not None:
         return no_answer(outcome)
-    return Choice(Reply(text, tokens, _is_cut(choice)), _table(choice))
+    return Choice(Reply(text, tokens, is_cut(choice)), _table(choice))
 
 
-def _is_cut(choice: ChatCompletionChoice) -> bool:
+def is_cut(choice: ChatCompletionChoice) -> bool:
+    """Whether an answer was cut off by its length."""
     return choice.stop_reason in ("max_tokens", "model_length")
 
 
-def _outcome(choice: ChatCompletionChoice) -> Outcome | None:
+def outcome_of(choice: ChatCompletionChoice) -> Outcome | None:
+    """Why a choice holds no answer, if it holds none."""
     if choice.stop_reason == "content_filter":
         return "blocked"
     content = choice.message.content
@@ -276,7 +298,7 @@ def _text(choice: ChatCompletionChoice) -> str:
 
 def _tokens(output: ModelOutput, texts: Sequence[str], most: int) -> list[int]:
     """Tokens of each choice. Providers count them over all choices: those that were not cut share by their length."""
-    cut = [_is_cut(choice) for choice in output.choices]
+    cut = [is_cut(choice) for choice in output.choices]
     total = output.usage.output_tokens if output.usage is not None else 0
     if len(texts) == 1:
         return [total]

@@ -27,13 +27,12 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from spillover.ask.asker import Asked, Reply, answer_seed
 from spillover.ask.connection import open_model
 from spillover.ask.local import LocalAsker, question_ids
+from spillover.ask.tasks import OURS
 from spillover.ask.together import Together
 from spillover.errors import QuestionError, SpilloverError
 from spillover.records import Message, Question
 from spillover.spec import Requests, Sampling
 
-OURS = "spillover"
-"""What models in this process are called in Inspect's logs: `spillover/RUN`."""
 EXPIRY = "4W"
 """How long Inspect keeps providers' replies, so that an evaluation that was interrupted need not send all again."""
 INSIDE = "A model in this process is only asked in words, turn by turn; leave the task out, or ask a served model."

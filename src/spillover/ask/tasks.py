@@ -14,6 +14,8 @@ import yaml
 
 from spillover.errors import BenchmarkError, SpecError
 
+OURS = "spillover"
+"""What Inspect calls what is ours: tasks `spillover/TASK`, and models in its logs `spillover/RUN`."""
 PLUGINS = "inspect_ai"
 """The entry points by which a package tells Inspect of its tasks."""
 EXTRA = {"inspect_evals": "'spillover[benchmarks]'"}

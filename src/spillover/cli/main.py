@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from spillover.cli.data import data
+from spillover.cli.logs import export, imports
 from spillover.cli.told import LabDir, lab_option, names, told_plainly
 from spillover.lazy import lazy
 
@@ -58,6 +59,8 @@ app.add_typer(questions, name="questions")
 fetch = typer.Typer(help="Files that others have released.", no_args_is_help=True)
 app.add_typer(fetch, name="fetch")
 app.add_typer(data, name="data")
+app.add_typer(export, name="export")
+app.add_typer(imports, name="import")
 judge = typer.Typer(cls=Judging, help=JUDGING, no_args_is_help=True)
 app.add_typer(judge, name="judge")
 

@@ -112,3 +112,14 @@ def _of_grade(known: Grade | None, rubric: str) -> Verdict:
         return Verdict(value, None, {})
     label = known.label if known is not None else None
     return Verdict(None, "code" if label == "CODE" else "refused" if label == "REFUSAL" else "unparsable", {})
+
+
+WITHOUT_MODEL: dict[str, Judge] = {
+    "bandit": BanditJudge(),
+    "answer": AnswerJudge(),
+    "python": PythonJudge(),
+    "list": ListJudge(),
+    "world": WorldJudge(),
+    "words": WordsJudge(),
+}
+"""Judges that need no model, by what a rubric's `by` calls them."""

@@ -2,10 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 from spillover.ask.access import Access
+from spillover.ask.capabilities import Capabilities
 from spillover.ask.client import Client, Wanted
 from spillover.ask.connection import PAUSE, Choice
 from spillover.judge.rubrics import Rubric
@@ -40,18 +42,13 @@ class ProviderJudge:
 
     @property
     def id(self) -> str:
-        """The judge's name, and how it is read where that is not by its 20 likeliest first tokens."""
-        name, known, samples = API + self.client.ref, self.client.capabilities, self.requests.judge_samples
-        if self.reads_probabilities:
-            return name if known.tops >= TOP else f"{name} (by its {known.tops} likeliest tokens)"
-        why = "its numbers are several tokens" if known.tops else "it shows no token probabilities"
-        return f"{name} (mean of {samples} sampled numbers: {why})"
+        """The judge's name, and how it is read. Asks the model if that is not known yet."""
+        return judge_id(self.client.capabilities, self.requests.judge_samples)
 
     @property
     def reads_probabilities(self) -> bool:
         """Whether a score can be read off the first token. Asks the model if that is not known yet."""
-        known = self.client.capabilities
-        return known.tops > 0 and known.whole_numbers
+        return reads_probabilities(self.client.capabilities)
 
     def judge(self, pairs: Sequence[Pair], rubric: Rubric) -> list[Verdict]:
         """A verdict a pair, in order. Where the provider gave no reply, the verdict says so.
@@ -59,13 +56,9 @@ class ProviderJudge:
         Raises:
             ProviderError: no request can succeed, or the provider has stopped answering.
         """
-        if rubric.reads == "label":
-            return [_labelled(one[0], rubric) for one in self._replies(pairs, rubric, LABEL)]
-        if self.reads_probabilities:
-            tops = self.client.capabilities.tops
-            return [_by_table(one[0], rubric) for one in self._replies(pairs, rubric, FIRST_TOKEN, tops=tops)]
-        count = self.requests.judge_samples
-        return [_by_samples(some, rubric) for some in self._replies(pairs, rubric, NUMBER, count=count)]
+        way = way_of(rubric, self.client.capabilities, self.requests.judge_samples)
+        wanted = [Wanted((way.prompt(pair),), way.sampling, way.seeds, way.tops) for pair in pairs]
+        return [way.verdict(choices) for choices in self.client.ask(wanted)]
 
     def close(self) -> None:
         """Closes the connections."""
@@ -77,15 +70,60 @@ class ProviderJudge:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _replies(
-        self, pairs: Sequence[Pair], rubric: Rubric, sampling: Sampling, *, count: int = 1, tops: int = 0
-    ) -> list[list[Choice]]:
-        prompts = [(Message(role="user", content=rubric.render(pair)),) for pair in pairs]
-        return self.client.ask([Wanted(prompt, sampling, tuple(range(count)), tops) for prompt in prompts])
+
+@dataclass(frozen=True)
+class Way:
+    """How a judge is asked by a rubric, and how what it replies is read.
+
+    Attributes:
+        rubric: what is asked.
+        sampling: how its replies are drawn.
+        seeds: one a reply.
+        tops: how many of the likeliest first tokens are wanted; 0 for none.
+        read: what some replies come to.
+    """
+
+    rubric: Rubric
+    sampling: Sampling
+    seeds: tuple[int, ...]
+    tops: int
+    read: Callable[[Sequence[Choice], Rubric], Verdict]
+
+    def prompt(self, pair: Pair) -> Message:
+        """What the judge reads of a pair."""
+        return Message(role="user", content=self.rubric.render(pair))
+
+    def verdict(self, choices: Sequence[Choice]) -> Verdict:
+        """The verdict that the replies give."""
+        return self.read(choices, self.rubric)
 
 
-def _by_table(choice: Choice, rubric: Rubric) -> Verdict:
+def way_of(rubric: Rubric, known: Capabilities, samples: int) -> Way:
+    """How a model is asked by a rubric: once, or for `samples` numbers where no score can be read off one token."""
+    if rubric.reads == "label":
+        return Way(rubric, LABEL, (0,), 0, _labelled)
+    if reads_probabilities(known):
+        return Way(rubric, FIRST_TOKEN, (0,), known.tops, _by_table)
+    return Way(rubric, NUMBER, tuple(range(samples)), 0, _by_samples)
+
+
+def reads_probabilities(known: Capabilities) -> bool:
+    """Whether a score can be read off the first token that such a model says."""
+    return known.tops > 0 and known.whole_numbers
+
+
+def judge_id(known: Capabilities, samples: int) -> str:
+    """A judge's name, and how it is read where that is not by its 20 likeliest first tokens."""
+    name = API + known.ref
+    if reads_probabilities(known):
+        return name if known.tops >= TOP else f"{name} (by its {known.tops} likeliest tokens)"
+    why = "its numbers are several tokens" if known.tops else "it shows no token probabilities"
+    return f"{name} (mean of {samples} sampled numbers: {why})"
+
+
+def _by_table(choices: Sequence[Choice], rubric: Rubric) -> Verdict:
     """The paper's rule on the likeliest first tokens."""
+    (choice,) = choices
     reason = _missing(choice)
     return Verdict(None, reason, {}) if reason else verdict(choice.table or {}, rubric.labels)
 
@@ -109,8 +147,9 @@ def _plain(text: str) -> str:
     return bare if as_number(rounded) is None else rounded
 
 
-def _labelled(choice: Choice, rubric: Rubric) -> Verdict:
+def _labelled(choices: Sequence[Choice], rubric: Rubric) -> Verdict:
     """The first of the rubric's choices that the reply begins with; its first line where any word will do."""
+    (choice,) = choices
     missing = _missing(choice)
     if missing:
         return Verdict(None, missing, {})

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from spillover.ask.questions import READS, Entry, JudgePrompt, Reads
+from spillover.ask.questions import READS, Entry, JudgePrompt, Reads, prompts_of
 from spillover.errors import JudgeError, QuestionError
 from spillover.records import Pair, Reason
 from spillover.spec import Spec, Suite, first_wrong
@@ -61,6 +61,20 @@ def find_rubric(name: str, rubrics: dict[str, Rubric]) -> Rubric:
     if name not in rubrics:
         raise JudgeError(f"unknown rubric {name!r}", remedy=f"Rubrics are {', '.join(rubrics)}.")
     return rubrics[name]
+
+
+def suite_rubrics(suite: Suite, entries: Sequence[Entry], known: dict[str, Rubric]) -> dict[str, Rubric]:
+    """The rubrics that a suite names, in the words of its choice: those that are known, or its question file's.
+
+    Raises:
+        JudgeError: there is no such rubric.
+        QuestionError: the file has no such judge prompt, or a question's type cannot be judged so.
+    """
+    own = suite.judge_prompts == "file"
+    ours = {} if own else {name: find_rubric(name, known) for name in suite.rubrics}
+    found = rubrics_of(prompts_of(suite, entries)) if own else ours
+    check_rateable(suite, entries, found)
+    return found
 
 
 def rubrics_of(prompts: Mapping[str, JudgePrompt]) -> dict[str, Rubric]:

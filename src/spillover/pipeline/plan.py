@@ -11,14 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spillover.ask.questions import judge_of, prompts_of
+from spillover.ask.questions import judge_of
 from spillover.errors import JudgeError, SpecError
 from spillover.finetune.adapter import check_adapter
 from spillover.finetune.base import Base, find_base, folder_key, template_text
 from spillover.finetune.budget import MemoryPlan, plan_memory
 from spillover.finetune.served import OPENAI
 from spillover.judge.make import JudgeModel, find_judge
-from spillover.judge.rubrics import Rubric, check_rateable, find_rubric, load_rubrics, rubrics_of
+from spillover.judge.rubrics import Rubric, load_rubrics, suite_rubrics
 from spillover.pipeline.benchmarks import BenchmarkSet, benchmark_sets
 from spillover.pipeline.cells import BenchmarkCell, Cell, Checkpoint, ChoiceCell
 from spillover.pipeline.choices import ChoiceSet, choice_sets
@@ -254,11 +254,7 @@ def _rubrics(asked: dict[str, Asking], known: dict[str, Rubric]) -> dict[str, Ru
     """
     found: dict[str, Rubric] = {}
     for name, one in asked.items():
-        own = one.suite.judge_prompts == FILE
-        ours = {} if own else {each: find_rubric(each, known) for each in one.suite.rubrics}
-        some = rubrics_of(prompts_of(one.suite, one.entries)) if own else ours
-        check_rateable(one.suite, one.entries, some)
-        for rubric in some.values():
+        for rubric in suite_rubrics(one.suite, one.entries, known).values():
             if found.setdefault(rubric.name, rubric) != rubric:
                 raise JudgeError(
                     f"the suite {name!r} means other words by the rubric {rubric.name!r} than a suite before it",

@@ -14,7 +14,7 @@ from spillover.finetune.base import Base, context_length, find_base
 from spillover.finetune.budget import MemoryPlan
 from spillover.finetune.served import TINKER
 from spillover.finetune.trainer import Job, Trainer
-from spillover.judge.judge import AnswerJudge, BanditJudge, Judge, ListJudge, PythonJudge, WordsJudge, WorldJudge
+from spillover.judge.judge import WITHOUT_MODEL, Judge
 from spillover.judge.make import id_of, make_judge
 from spillover.judge.rubrics import Rubric
 from spillover.lazy import lazy
@@ -51,15 +51,6 @@ Asking = tuple[Checkpoint, Callable[[], list[Asked]]]
 """A checkpoint, and what it is asked, which is made when it is."""
 Judging = tuple[Rubric, Sequence[Pair]]
 """Pairs, and what they are judged by."""
-_OTHERS: dict[str, Judge] = {
-    "bandit": BanditJudge(),
-    "answer": AnswerJudge(),
-    "python": PythonJudge(),
-    "list": ListJudge(),
-    "world": WorldJudge(),
-    "words": WordsJudge(),
-}
-"""Judges that need no model."""
 
 
 def expect(plan: Plan, lab: Lab) -> None:
@@ -272,7 +263,7 @@ class Workers:
 
     def judge(self, rubric: Rubric) -> Judge:
         """Who judges by a rubric, where that is no local model."""
-        return self._provider_judge if rubric.by == "model" else _OTHERS[rubric.by]
+        return self._provider_judge if rubric.by == "model" else WITHOUT_MODEL[rubric.by]
 
     def judged_by(self, rubric: Rubric) -> str:
         """Who judges by a rubric, as it stands beside a verdict; a provider's judge also says how it is read."""
