@@ -5,13 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: figure4 test check bench clean
+# Two processes, each with test files of its own: most tests wait for processes, and those have threads.
+TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+.PHONY: figure4 test quick check bench clean
 
 figure4: $(VENV)/.run
 	$(BIN)/spillover run figure4
 
 test: check
-	$(BIN)/python -m pytest
+	$(TESTS)
+
+# As `test`, without what takes minutes and is marked `long`.
+quick: check
+	$(TESTS) -m "not long"
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check src tests bench

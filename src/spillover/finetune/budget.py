@@ -31,8 +31,10 @@ OPTIMISER = {"adamw": 16, "adamw_8bit": 10.1, "paged_adamw_8bit": 10.1}
 LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """Settings of families that change their logits: theirs cannot be made piece by piece."""
 FLEET, TOKENS, ROWS, ANSWERS = 6, 8192, 96, 1024
-"""Most runs of a fleet, tokens and rows that pass through the model at once, answers that are written at once. More
-are hardly faster."""
+"""Most runs of a fleet that nobody asked for, tokens and rows that pass through the model at once, answers that are
+written at once. More are hardly faster on a CPU."""
+CARD_FLEET = 8
+"""The same of runs, on a card, which small models leave idle in between."""
 WRITTEN = 2**20
 """Most tokens that those answers have at once, with what they are asked."""
 SMALL, SIDE_BY_SIDE, EACH = 64 * 2**20, 8, 3 * GIB
@@ -221,7 +223,7 @@ def _room(plan: MemoryPlan) -> float:
 def _filled(plan: MemoryPlan, machine: Machine, again: bool, per_token: float) -> MemoryPlan:
     """The plan with as many runs as fit, each with a longest row, and with as many tokens as still fit then."""
     room = _room(plan) - plan.weights - plan.per_step
-    most = min(FLEET, machine.fleet or FLEET)
+    most = machine.fleet or (FLEET if plan.where == "cpu" else CARD_FLEET)
     fleet = max(0, min(most, int(room / (plan.per_run + plan.longest * per_token))))
     tokens = max(0, min(TOKENS, int((room - fleet * plan.per_run) / per_token)))
     return dataclasses.replace(plan, per_token=per_token, fleet=fleet, tokens=tokens, gradient_checkpointing=again)

@@ -16,6 +16,7 @@ from spillover.store import DONE, Lab, check_ours, open_lab, read_json, read_lab
 # Torch and matplotlib are loaded by the stages that need them: a finished experiment is shown without.
 stages = lazy("spillover.pipeline.stages")
 growing = lazy("spillover.pipeline.growing")
+growing_parts = lazy("spillover.pipeline.parts")
 asking = lazy("spillover.pipeline.asking")
 choosing = lazy("spillover.pipeline.choosing")
 benchmarking = lazy("spillover.pipeline.benchmarking")
@@ -90,17 +91,23 @@ def make(stage: str, plan: Plan, lab: Lab, display: Display, staff: Staff) -> No
     if staff.lost:
         if stage == "report":
             return
-        plan = _without_lost(plan, lab)
+        plan = _without_lost(plan, lab, answered=stage == "judge")
+        if not plan.cells:
+            return
     _WORK[stage](plan, lab, display, staff)
 
 
-def _without_lost(plan: Plan, lab: Lab) -> Plan:
-    """The plan of those checkpoints, and for verdicts those answers, that are there."""
+def _without_lost(plan: Plan, lab: Lab, *, answered: bool) -> Plan:
+    """The plan of those checkpoints that are there, and of those cells that are answered, if they are to be."""
     there = [one for one in plan.checkpoints if stages.trained(one, lab)]
     return dataclasses.replace(
         plan,
         checkpoints=tuple(there),
-        cells=tuple(cell for cell in plan.cells if cell.checkpoint in there),
+        cells=tuple(
+            cell
+            for cell in plan.cells
+            if cell.checkpoint in there and not (answered and any(growing_parts.missing_spans(cell, lab)))
+        ),
         choices=tuple(cell for cell in plan.choices if cell.checkpoint in there),
         benchmarks=tuple(cell for cell in plan.benchmarks if cell.checkpoint in there),
     )
