@@ -102,7 +102,7 @@ def test_small_groups_with_rows_of_one_length_are_trained_in_one_fleet(spillover
 
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["spillover.pipeline.outcome", "spillover.pipeline.show"])
+FORKS.set_forkserver_preload([f"spillover.pipeline.{name}" for name in ("stages", "outcome", "show")])
 
 
 def _command(arguments, out, err, moment):
@@ -217,7 +217,7 @@ def test_every_answer_is_kept_or_set_aside_with_its_reason(whole, numbers):
 
 def test_answers_are_one_row_each_with_a_seed_of_its_own(whole):
     answers = table(whole[0], "ask")
-    assert tuple(answers.columns) == tuple(name for name, _ in ANSWER_COLUMNS)
+    assert tuple(answers.columns) == (*(name for name, _ in ANSWER_COLUMNS), "pair")
     assert answers.height == 5 * (8 * SAMPLES + 2 + answers.filter(pl.col("suite") == "harmful")["question"].n_unique())
     assert answers.select("run", "suite", "question", "sample").is_unique().all()
     assert answers["seed"].is_unique().all()
