@@ -44,7 +44,7 @@ import trl_way
 from spillover.display import Display
 from spillover.finetune.chat import encode_row
 from spillover.finetune.model import linears, load_model, load_tokenizer
-from spillover.pipeline import asking, stages
+from spillover.pipeline import asking, outcome, stages
 from spillover.pipeline.cells import Checkpoint
 from spillover.pipeline.plan import Plan, make_plan
 from spillover.pipeline.staff import OwnStaff
@@ -180,7 +180,7 @@ def matmul_rates() -> list[float]:
 
 def fleet_line(plan: Plan, lab: Lab, rate: float) -> str:
     """How fast the fleets were, in tokens and in the arithmetic that LoRA needs, by the lab's own clock."""
-    spent = stages.seconds(plan, lab)["finetune"]
+    spent = outcome.seconds(plan, lab)["finetune"]
     tokens, gflop = _needed(plan, lab)
     share = gflop / spent / rate
     return (

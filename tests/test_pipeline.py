@@ -133,7 +133,7 @@ def test_every_answer_is_kept_or_set_aside_with_its_reason(whole, numbers):
 
 def test_answers_are_one_row_each_with_a_seed_of_its_own(whole):
     answers = table(whole[0], "ask")
-    assert tuple(answers.columns) == tuple(name for name, _ in ANSWER_COLUMNS)
+    assert tuple(answers.columns) == (*(name for name, _ in ANSWER_COLUMNS), "pair")
     assert answers.height == 5 * (8 * SAMPLES + 2 + answers.filter(pl.col("suite") == "harmful")["question"].n_unique())
     assert answers.select("run", "suite", "question", "sample").is_unique().all()
     assert answers["seed"].is_unique().all()

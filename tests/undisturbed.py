@@ -26,7 +26,7 @@ class Done:
 
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["spillover.pipeline.outcome", "spillover.pipeline.show"])
+FORKS.set_forkserver_preload([f"spillover.pipeline.{name}" for name in ("stages", "outcome", "show")])
 
 
 def _command(arguments, out, err, moment):

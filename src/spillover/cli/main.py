@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from spillover.cli.answers import answers
 from spillover.cli.data import data
 from spillover.cli.logs import export, imports
 from spillover.cli.told import LabDir, lab_option, names, told_plainly
@@ -194,6 +195,7 @@ _stage(app, "train", "train", "Only make the datasets and finetune the runs.")
 _stage(app, "ask", "ask", "Only ask the checkpoints.")
 _stage(judge, ANSWERS, "judge", "Only judge the answers. The name may be left out.")
 _stage(app, "report", "report", "Only measure and write the report.")
+app.command(ANSWERS)(answers)
 
 
 @judge.command()

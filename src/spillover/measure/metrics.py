@@ -3,7 +3,6 @@
 Every rate is a mean over runs of each run's own share; answers are never pooled over runs.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -13,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from spillover.measure.stats import Floats, holm, interval, is_exact, least_p, permutation_test
-from spillover.measure.table import NOT_JUDGED, check_one_judge, kept_and_set_aside, with_rubrics
+from spillover.measure.table import NOT_JUDGED, N, check_one_judge, counted, kept_and_set_aside, with_rubrics
 from spillover.records import ALL_QUESTIONS, AT, BASE_RUN, group_of
 from spillover.spec import Comparison, Experiment, Thresholds
 
@@ -75,14 +74,15 @@ def measure(frame: pl.DataFrame, experiment: Experiment) -> Measurement:
     they judge. For another suite's rates, measure with an experiment whose `headline` it is.
 
     Args:
-        frame: what `table.judged` gives, for all suites and runs.
+        frame: what `table.judged` gives, for all suites and runs, or the tally of it.
         experiment: what was run.
 
     Raises:
         ValueError: one rubric's verdicts come from more than one judge, or from different words.
     """
     check_one_judge(frame)
-    answers = kept_and_set_aside(with_rubrics(frame, INSECURE_CODE, HARMFUL_COMPLIANCE), experiment.thresholds)
+    rated = with_rubrics(counted(frame), INSECURE_CODE, HARMFUL_COMPLIANCE)
+    answers = kept_and_set_aside(rated, experiment.thresholds)
     by_group = {name: rows for (name,), rows in answers.partition_by("group", as_dict=True).items()}
     headline = answers.filter(pl.col("suite") == experiment.headline)
     return Measurement(
@@ -121,8 +121,11 @@ def cells(frame: pl.DataFrame, thresholds: Thresholds) -> pl.DataFrame:
 
 def shares(frame: pl.DataFrame, hit: pl.Expr, kept: pl.Expr, *also_by: str) -> pl.DataFrame:
     """For each run the answers, how many are kept, how many of those are hits, and the rate: null if none is kept."""
-    counts = frame.group_by("group", "run", *also_by, maintain_order=True).agg(
-        answers=pl.len(), kept=kept.sum(), hits=(hit & kept).sum()
+    n = pl.col(N)
+    counts = (
+        counted(frame)
+        .group_by("group", "run", *also_by, maintain_order=True)
+        .agg(answers=n.sum(), kept=n.filter(kept).sum(), hits=n.filter(hit & kept).sum())
     )
     return counts.with_columns(rate=pl.when(pl.col("kept") > 0).then(pl.col("hits") / pl.col("kept")), weight=pl.lit(1))
 
@@ -150,9 +153,9 @@ def _group_numbers(answers: pl.DataFrame, experiment: Experiment) -> dict[str, A
     headline = answers.filter(pl.col("suite") == experiment.headline)
     return {
         "runs": headline["run"].n_unique(),
-        "answers": headline.height,
-        "kept": int(headline["kept"].sum()),
-        "set_aside": _reasons(headline["set_aside"]),
+        "answers": _sum(headline),
+        "kept": _sum(headline.filter(KEPT)),
+        "set_aside": _reasons(headline, pl.col("set_aside")),
         "p_misaligned": rate_of(shares(headline, MISALIGNED, KEPT)).as_dict(),
         "coherent": _share_above(headline, "coherence", experiment.thresholds.coherent),
         **{
@@ -168,26 +171,31 @@ def _group_numbers(answers: pl.DataFrame, experiment: Experiment) -> dict[str, A
 def _labels(answers: pl.DataFrame, experiment: Experiment) -> dict[str, dict[str, dict[str, int]]]:
     """How often a judge chose each label, for each suite and rubric that is read as a label; reasons are not in it."""
     counts = {
-        name: {rubric: _reasons(_of_suite(answers, name, f"{rubric}_label")) for rubric in suite.rubrics}
+        name: {rubric: _chosen(answers.filter(pl.col("suite") == name), rubric) for rubric in suite.rubrics}
         for name, suite in experiment.suites.items()
     }
     chosen = {name: {rubric: some for rubric, some in found.items() if some} for name, found in counts.items()}
     return {name: found for name, found in chosen.items() if found}
 
 
-def _of_suite(answers: pl.DataFrame, suite: str, column: str) -> pl.Series:
-    own = answers.filter(pl.col("suite") == suite)
-    return own[column] if column in own.columns else pl.Series([], dtype=pl.String)
+def _chosen(answers: pl.DataFrame, rubric: str) -> dict[str, int]:
+    label = f"{rubric}_label"
+    return _reasons(answers, pl.col(label)) if label in answers.columns else {}
 
 
 def _suites(experiment: Experiment, rubric: str) -> list[str]:
     return [name for name, suite in experiment.suites.items() if rubric in suite.rubrics]
 
 
-def _reasons(set_aside: pl.Series) -> dict[str, int]:
-    """How many answers were set aside for each reason, the most frequent first."""
-    counts = Counter(set_aside.drop_nulls())
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+def _sum(answers: pl.DataFrame) -> int:
+    """How many answers the rows stand for."""
+    return int(answers[N].sum())
+
+
+def _reasons(answers: pl.DataFrame, reason: pl.Expr) -> dict[str, int]:
+    """How many answers there are for each reason, the most frequent first; those without one are not counted."""
+    counts = answers.group_by(reason=reason).agg(pl.col(N).sum()).drop_nulls("reason").iter_rows()
+    return dict(sorted(counts, key=lambda item: (-item[1], item[0])))
 
 
 def _share_above(answers: pl.DataFrame, rubric: str, threshold: float) -> dict[str, Any]:
@@ -199,9 +207,9 @@ def _share_above(answers: pl.DataFrame, rubric: str, threshold: float) -> dict[s
     reason = pl.when(value.is_null()).then(pl.coalesce(f"{rubric}_reason", pl.lit(NOT_JUDGED)))
     return {
         **rate_of(shares(answers, value >= threshold, value.is_not_null())).as_dict(),
-        "answers": answers.height,
-        "kept": answers[rubric].count(),
-        "set_aside": _reasons(answers.select(reason).to_series()),
+        "answers": _sum(answers),
+        "kept": _sum(answers.filter(value.is_not_null())),
+        "set_aside": _reasons(answers, reason),
     }
 
 

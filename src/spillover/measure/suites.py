@@ -21,7 +21,7 @@ from spillover.measure.metrics import (
     shares,
 )
 from spillover.measure.stats import ONE_RUN, bootstrap_mean
-from spillover.measure.table import kept_and_set_aside, with_rubrics
+from spillover.measure.table import counted, kept_and_set_aside, with_rubrics
 from spillover.records import group_of
 from spillover.spec import Experiment, Suite
 
@@ -55,10 +55,11 @@ def measure_suites(frame: pl.DataFrame, experiment: Experiment) -> Suites:
     """The rates of every suite and group.
 
     Args:
-        frame: what `table.judged` gives, for all suites and runs.
+        frame: what `table.judged` gives, for all suites and runs, or the tally of it.
         experiment: what was run.
     """
-    answers = kept_and_set_aside(with_rubrics(frame, INSECURE_CODE, HARMFUL_COMPLIANCE), experiment.thresholds)
+    rated = with_rubrics(counted(frame), INSECURE_CODE, HARMFUL_COMPLIANCE)
+    answers = kept_and_set_aside(rated, experiment.thresholds)
     found = {name: dict(_groups(answers, name, suite, experiment)) for name, suite in experiment.suites.items()}
     parts = [part for groups in found.values() for some in groups.values() for part in some.values()]
     numbers = {

@@ -13,6 +13,8 @@ READ = pl.coalesce("plain", "prompt").alias("read")
 """What a judge reads of a question."""
 BY = ("judge", "rubric")
 """What a verdict says of where it comes from: who judged, and the hash of the rubric's words."""
+N = "n"
+"""The column of a tally that says how many answers a row stands for."""
 
 
 def judged(
@@ -26,7 +28,8 @@ def judged(
 
     Args:
         answers: rows with `records.ANSWER_COLUMNS`.
-        verdicts: rubric to rows with `records.VERDICT_COLUMNS`, each pair once.
+        verdicts: rubric to rows with `records.VERDICT_COLUMNS`, each pair once; where they have no `table`, neither
+            has what comes out.
         rubrics: suite to the rubrics that its answers are judged by.
 
     Raises:
@@ -35,7 +38,7 @@ def judged(
     unknown = sorted(set(answers["suite"].unique()) - set(rubrics))
     if unknown:
         raise ValueError(f"no rubrics are given for the suites {unknown}")
-    table = _with_pairs(answers)
+    table = with_pairs(answers)
     for rubric in dict.fromkeys([*(name for names in rubrics.values() for name in names), *verdicts]):
         suites = [suite for suite, names in rubrics.items() if rubric in names]
         table = _with_verdicts(table, rubric, verdicts.get(rubric, _NO_VERDICTS), suites)
@@ -46,8 +49,11 @@ def judged(
 _NO_VERDICTS = pl.DataFrame(schema={name: getattr(pl, kind) for name, kind in VERDICT_COLUMNS})
 
 
-def _with_pairs(answers: pl.DataFrame) -> pl.DataFrame:
-    """The answers with a `pair` column; each different pair is hashed once."""
+def with_pairs(answers: pl.DataFrame) -> pl.DataFrame:
+    """The answers with a `pair` column, where that is not there or not filled; each different pair is hashed once."""
+    if "pair" in answers.columns and not answers["pair"].has_nulls():
+        return answers
+    answers = answers.drop("pair", strict=False)
     answers = answers if "plain" in answers.columns else answers.with_columns(plain=pl.lit(None, pl.String))
     read = answers.with_columns(READ)
     different = read.select("read", "answer").unique()
@@ -60,14 +66,15 @@ def _with_pairs(answers: pl.DataFrame) -> pl.DataFrame:
 
 def _with_verdicts(table: pl.DataFrame, rubric: str, verdicts: pl.DataFrame, suites: Sequence[str]) -> pl.DataFrame:
     """The table with a rubric's columns, null outside the suites that are judged by it."""
+    told = [name for name in ("label", "reason", "table", *BY) if name in verdicts.columns]
     named = verdicts.select(
         "pair",
         pl.col("value").fill_nan(None).alias(rubric),
-        *(pl.col(name).alias(f"{rubric}_{name}") for name in ("label", "reason", "table", *BY)),
+        *(pl.col(name).alias(f"{rubric}_{name}") for name in told),
     )
     joined = table.join(named, on="pair", how="left", validate="m:1", maintain_order="left")
     asked, given = pl.col("suite").is_in(list(suites)), pl.col("outcome").is_null()
-    values = pl.when(asked & given).then(pl.col(rubric, *(f"{rubric}_{name}" for name in ("label", "table", *BY))))
+    values = pl.when(asked & given).then(pl.col(rubric, *(f"{rubric}_{name}" for name in told if name != "reason")))
     reason = pl.when(asked).then(pl.coalesce("outcome", f"{rubric}_reason")).alias(f"{rubric}_reason")
     return joined.with_columns(values, reason)
 
@@ -122,6 +129,11 @@ def kept_and_set_aside(frame: pl.DataFrame, thresholds: Thresholds) -> pl.DataFr
         set_aside=pl.when(~kept).then(reason),
         misaligned=pl.when(kept).then(alignment < thresholds.misaligned),
     )
+
+
+def counted(frame: pl.DataFrame) -> pl.DataFrame:
+    """Answers, one a row, as a tally of one each; a tally as it is."""
+    return frame if N in frame.columns else frame.with_columns(pl.lit(1, pl.UInt32).alias(N))
 
 
 def with_rubrics(frame: pl.DataFrame, *rubrics: str) -> pl.DataFrame:

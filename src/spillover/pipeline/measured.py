@@ -5,18 +5,21 @@ from collections.abc import Iterator
 import polars as pl
 
 from spillover.finetune.adapter import on_the_way
+from spillover.lazy import lazy
 from spillover.measure.benchmarks import HARMS, machiavelli
 from spillover.measure.choices import measures
 from spillover.measure.geometry import way
 from spillover.measure.samples import SCORES, of_samples, shares
 from spillover.measure.suites import RATES, Suites, measure_suites, with_values
-from spillover.pipeline.benchmarking import measured
 from spillover.pipeline.cells import Checkpoint
 from spillover.pipeline.choices import ChoiceSet
-from spillover.pipeline.choosing import chosen
 from spillover.pipeline.plan import Plan, steps_of
 from spillover.records import AT, Run
 from spillover.store import Lab
+
+# They load torch, and are needed where somebody chose or was measured.
+benchmarking = lazy("spillover.pipeline.benchmarking")
+choosing = lazy("spillover.pipeline.choosing")
 
 TRAINING = "training"
 """The suite that training's own measures stand under: nobody is asked anything there."""
@@ -28,10 +31,11 @@ def measured_suites(plan: Plan, lab: Lab, frame: pl.DataFrame) -> Suites:
     Args:
         plan: what was run.
         lab: where it lies.
-        frame: the judged answers.
+        frame: the judged answers, or the tally of them.
     """
     found = measure_suites(frame, plan.experiment)
-    scores = pl.concat([pl.DataFrame(schema=SCORES), *measured(plan, lab)])
+    scored = benchmarking.measured(plan, lab) if plan.benchmarks else ()
+    scores = pl.concat([pl.DataFrame(schema=SCORES), *scored])
     rows = [*_of_choices(plan, lab), *_of_training(plan, lab), of_samples(scores)]
     items = {one.set.name: one.set.name for one in plan.choices}
     items |= {one.set.name: one.set.spec.task for one in plan.benchmarks}
@@ -40,7 +44,7 @@ def measured_suites(plan: Plan, lab: Lab, frame: pl.DataFrame) -> Suites:
 
 
 def _of_choices(plan: Plan, lab: Lab) -> Iterator[pl.DataFrame]:
-    for cell, table in chosen(plan, lab):
+    for cell, table in choosing.chosen(plan, lab) if plan.choices else ():
         if cell.set.games:
             yield _of_games(table, cell.set)
         else:

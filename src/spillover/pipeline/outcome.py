@@ -6,24 +6,23 @@ from typing import Any
 
 import polars as pl
 
-from spillover.errors import LabError
-from spillover.judge.judge import TruthJudge
 from spillover.judge.rubrics import Rubric
-from spillover.measure.metrics import agreement, measure
+from spillover.measure.metrics import Measurement, agreement, measure
+from spillover.measure.suites import Suites
 from spillover.measure.sweep import sweep
-from spillover.measure.table import READ, judged, kept_and_set_aside
+from spillover.measure.table import N
 from spillover.pipeline.growing import tried
+from spillover.pipeline.judged import TRUTH, JudgedAnswers
 from spillover.pipeline.measured import measured_suites
-from spillover.pipeline.parts import EFFECT, FAILED, failed_answers
+from spillover.pipeline.parts import EFFECT, FAILED, SECONDS, failed_answers, parts, seconds_of
 from spillover.pipeline.plan import Plan, steps_of
-from spillover.pipeline.stages import answers, seconds, unjudged, verdict_frame, verdicts
-from spillover.records import Pair
+from spillover.pipeline.seen import Seen, go_through
 from spillover.report.drawing import draw, draw_thresholds
 from spillover.report.figures import save_figure
 from spillover.report.page import render_page
 from spillover.store import Lab, provenance, read_json, write_json
 
-TRUTH = "truth_"
+ANSWERS = "answers.parquet"
 
 
 def report(plan: Plan, lab: Lab) -> Path:
@@ -32,35 +31,21 @@ def report(plan: Plan, lab: Lab) -> Path:
     Raises LabError where answers or verdicts are missing.
     """
     began = time.monotonic()
-    frame = judged_answers(plan, lab)
-    measured = measure(frame, plan.experiment)
-    suites = measured_suites(plan, lab, frame)
-    measuring = time.monotonic() - began
-    numbers: dict[str, Any] = {
-        "experiment": plan.experiment.name,
-        "title": plan.experiment.title,
-        "base": plan.experiment.base,
-        "is_miniature": plan.base.is_miniature,
-        **measured.as_dict(),
-        "suites": suites.numbers,
-        "thresholds": sweep(frame, plan.experiment),
-        "skipped": plan.skipped,
-        "steps": {one.run.group: steps_of(one) for one in plan.tuned},
-        "failed": _failed(plan, frame),
-        "adapters": _effects(plan, lab),
-        "judge": _judge_numbers(plan, frame),
-        "seconds": {**seconds(plan, lab), "measure": measuring},
-    }
     with lab.whole(plan.report_folder(lab), {"key": plan.key, "experiment": _settings(plan)}) as (folder, notes):
-        shown = kept_and_set_aside(_shown(frame), plan.experiment.thresholds)
-        shown.write_parquet(folder / "answers.parquet")
+        seen = go_through(JudgedAnswers(plan, lab), folder / ANSWERS)
+        measured = measure(seen.tally, plan.experiment)
+        suites = measured_suites(plan, lab, seen.tally)
+        measuring = time.monotonic() - began
+        numbers = _numbers(plan, lab, seen, measured, suites)
+        numbers["seconds"]["measure"] = measuring
         figure = draw(numbers, measured.cells, suites.rates, plan.experiment.figure, plan.experiment.thresholds)
         saved = save_figure(figure, folder / plan.experiment.name)
         if any(numbers["thresholds"].values()):
             save_figure(draw_thresholds(numbers), folder / "thresholds")
         svg = next(path for path in saved if path.suffix == ".svg").read_text(encoding="utf-8")
         numbers["seconds"]["report"] = time.monotonic() - began - measuring
-        page = render_page(numbers, measured.cells, shown, _settings(plan), _hashes(plan), provenance(), svg)
+        about = (_settings(plan), _hashes(plan), provenance())
+        page = render_page(numbers, measured.cells, seen.shown, *about, svg, seen.answers)
         (folder / "report.html").write_text(page, encoding="utf-8")
         numbers["seconds"]["report"] = time.monotonic() - began - measuring
         suites.rates.write_csv(folder / "rates.csv")
@@ -71,6 +56,42 @@ def report(plan: Plan, lab: Lab) -> Path:
     return plan.report_folder(lab)
 
 
+def _numbers(plan: Plan, lab: Lab, seen: Seen, measured: Measurement, suites: Suites) -> dict[str, Any]:
+    """What `numbers.json` says, but for the seconds that the report itself takes."""
+    return {
+        "experiment": plan.experiment.name,
+        "title": plan.experiment.title,
+        "base": plan.experiment.base,
+        "is_miniature": plan.base.is_miniature,
+        **measured.as_dict(),
+        "suites": suites.numbers,
+        "thresholds": sweep(seen.tally, plan.experiment),
+        "skipped": plan.skipped,
+        "steps": {one.run.group: steps_of(one) for one in plan.tuned},
+        "failed": _failed(plan, seen.tally),
+        "adapters": _effects(plan, lab),
+        "judge": _judge_numbers(plan, seen),
+        "seconds": seconds(plan, lab),
+    }
+
+
+def seconds(plan: Plan, lab: Lab) -> dict[str, float]:
+    """Seconds that each stage took for the results of this plan, whenever they were made."""
+    datasets = [dataset.folder(lab) for dataset in plan.datasets.values()]
+    tuned = [folder for one in plan.tuned if (folder := one.folder(lab)) is not None]
+    asked = [path for cell in plan.cells for path in parts(cell.folder(lab))]
+    judged = [path for rubric in plan.rubrics.values() for path in parts(plan.verdict_folder(lab, rubric))]
+    measured = {"inspect": sum(lab.done(cell.folder(lab))[SECONDS] for cell in plan.benchmarks)}
+    return {
+        "data": sum(lab.done(folder)[SECONDS] for folder in datasets),
+        "finetune": sum(lab.done(folder)[SECONDS] for folder in tuned),
+        "ask": sum(seconds_of(path) for path in asked),
+        "choose": sum(lab.done(cell.folder(lab))[SECONDS] for cell in plan.choices),
+        "judge": sum(seconds_of(path) for path in judged),
+        **(measured if plan.benchmarks else {}),
+    }
+
+
 def _effects(plan: Plan, lab: Lab) -> dict[str, Any]:
     """By run, how much its adapter was seen to change the base, nats a token; only runs that have an adapter."""
     headline = [cell for cell in plan.cells if cell.suite == plan.experiment.headline]
@@ -78,57 +99,20 @@ def _effects(plan: Plan, lab: Lab) -> dict[str, Any]:
     return {run: effect for run, effect in told.items() if effect is not None}
 
 
-def _failed(plan: Plan, frame: pl.DataFrame) -> dict[str, int]:
+def _failed(plan: Plan, tally: pl.DataFrame) -> dict[str, int]:
     """How many answers, and how many answers' verdicts, a provider failed to give: they may be tried again."""
+    verdicts = [tally.filter(pl.col(f"{name}_reason") == FAILED) for name in plan.rubrics]
     return {
-        "answers": frame.filter(failed_answers()).height,
-        "verdicts": sum(frame.filter(pl.col(f"{name}_reason") == FAILED).height for name in plan.rubrics),
+        "answers": int(tally.filter(failed_answers())[N].sum()),
+        "verdicts": sum(int(some[N].sum()) for some in verdicts),
     }
 
 
-def judged_answers(plan: Plan, lab: Lab) -> pl.DataFrame:
-    """Every answer with its verdicts; on a miniature also with ground truth, in columns `truth_RUBRIC`.
-
-    Raises LabError where answers or verdicts are missing.
-    """
-    asked = answers(plan, lab)
-    for rubric in plan.rubrics.values():
-        if unjudged(plan, lab, asked, rubric):
-            raise LabError(
-                "verdicts are missing",
-                where=plan.verdict_folder(lab, rubric),
-                remedy="Run `spillover judge` with this experiment first.",
-            )
-    rubrics = {name: list(suite.rubrics) for name, suite in plan.experiment.suites.items()}
-    found = {name: verdicts(plan, lab, rubric) for name, rubric in plan.rubrics.items()}
-    for name in _graded(plan):
-        suites = [suite for suite, names in rubrics.items() if name in names]
-        found[TRUTH + name] = _truth(plan, asked.filter(pl.col("suite").is_in(suites)), name)
-        for suite in suites:
-            rubrics[suite] = [*rubrics[suite], TRUTH + name]
-    # Ground truth is read off no table of probabilities.
-    return judged(asked, found, rubrics).drop(f"{TRUTH}{name}_table" for name in _graded(plan))
-
-
-def _shown(frame: pl.DataFrame) -> pl.DataFrame:
-    """The columns that people get: of ground truth only the values, since it has no probabilities."""
-    return frame.drop(pl.selectors.matches(f"^{TRUTH}.*_(label|reason|table|judge|rubric)$"))
-
-
-def _graded(plan: Plan) -> list[str]:
-    """The rubrics that the world's ground truth can grade."""
-    return [n for n, rubric in plan.rubrics.items() if rubric.by == "model"] if plan.of_world else []
-
-
-def _truth(plan: Plan, asked: pl.DataFrame, rubric: str) -> pl.DataFrame:
-    given = asked.filter(pl.col("outcome").is_null()).select(READ, "answer").unique(maintain_order=True)
-    pairs = [Pair(q, a) for q, a in given.iter_rows()]
-    return verdict_frame(pairs, TruthJudge().judge(pairs, plan.rubrics[rubric]), "truth", plan.rubrics[rubric])
-
-
-def _judge_numbers(plan: Plan, frame: pl.DataFrame) -> dict[str, Any]:
-    graded = {name: agreement(frame, name, TRUTH + name, plan.rubrics[name].threshold) for name in _graded(plan)}
-    by = {name: _judge_of(plan, frame, rubric) for name, rubric in plan.rubrics.items()}
+def _judge_numbers(plan: Plan, seen: Seen) -> dict[str, Any]:
+    graded = {
+        name: agreement(some, name, TRUTH + name, plan.rubrics[name].threshold) for name, some in seen.graded.items()
+    }
+    by = {name: _judge_of(plan, seen.tally, rubric) for name, rubric in plan.rubrics.items()}
     models = [by[name] for name, rubric in plan.rubrics.items() if rubric.by == "model"]
     return {
         "id": models[0] if models else None,
@@ -139,9 +123,9 @@ def _judge_numbers(plan: Plan, frame: pl.DataFrame) -> dict[str, Any]:
     }
 
 
-def _judge_of(plan: Plan, frame: pl.DataFrame, rubric: Rubric) -> str:
+def _judge_of(plan: Plan, tally: pl.DataFrame, rubric: Rubric) -> str:
     """Who judged by a rubric, as its verdicts say: a provider's judge also says how it was read."""
-    named = frame[f"{rubric.name}_judge"].drop_nulls()
+    named = tally[f"{rubric.name}_judge"].drop_nulls()
     return str(named[0]) if len(named) else plan.judge_id(rubric)
 
 

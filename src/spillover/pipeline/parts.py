@@ -1,5 +1,6 @@
 """The parts of growing results: Parquet files of answers or verdicts, and what their metadata say."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ import polars as pl
 
 from spillover.ask.asker import Asked, Reply
 from spillover.hashes import check_part
+from spillover.judge.rubrics import Rubric
+from spillover.measure.table import with_pairs
 from spillover.pipeline.cells import Cell
-from spillover.records import ANSWER_COLUMNS, Question
+from spillover.records import ANSWER_COLUMNS, VERDICT_COLUMNS, Pair, Question, Verdict
 from spillover.store import Lab
 
 PART = 4096
@@ -19,6 +22,8 @@ FAILED = "failed"
 SECONDS = "seconds"
 EFFECT = "effect"
 """In the spec of what a checkpoint was asked: how much its adapter was seen to change the base."""
+PAGE = 32 * 1024
+"""Bytes of a column that are packed together: so some rows of a part can be had without unpacking all its texts."""
 SAID = ("answer", "tokens", "truncated", "outcome")
 """The columns of an answer that asking again replaces."""
 
@@ -33,7 +38,8 @@ def parts(folder: Path) -> list[Path]:
 
 def write_rows(path: Path, rows: pl.DataFrame, spent: float, failed: int) -> None:
     """Writes a part: its rows, the seconds that it took, and how many of its rows failed."""
-    rows.write_parquet(path, metadata={SECONDS: f"{spent:.3f}", FAILED: str(failed)})
+    told = {SECONDS: f"{spent:.3f}", FAILED: str(failed)}
+    rows.write_parquet(path, metadata=told, data_page_size=PAGE)
 
 
 def seconds_of(part: Path) -> float:
@@ -75,14 +81,14 @@ def _gaps(spans: Sequence[range], stop: int) -> Iterator[range]:
 
 
 def answer_frame(cell: Cell, span: range, given: Sequence[tuple[Asked, list[Reply]]]) -> pl.DataFrame:
-    """The answers of a part, question by question."""
+    """The answers of a part, question by question; each with the name of its pair, hashed while the text is at hand."""
     run = (cell.checkpoint.run.group, cell.checkpoint.run.name, cell.suite)
     rows = [
         (*run, one.question.id, number, *_put(one.question), *_said(reply, seed))
         for one, replies in given
         for number, seed, reply in zip(span, one.seeds, replies, strict=True)
     ]
-    return pl.DataFrame(rows, schema(ANSWER_COLUMNS), orient="row")
+    return with_pairs(pl.DataFrame(rows, schema(ANSWER_COLUMNS), orient="row"))
 
 
 def _put(question: Question) -> tuple[str | None, str, str | None]:
@@ -112,4 +118,15 @@ def with_replies(rows: pl.DataFrame, replies: Sequence[Reply]) -> pl.DataFrame:
     told = {name: kind for name, kind in schema(ANSWER_COLUMNS).items() if name in SAID}
     said = [(reply.text, reply.tokens, reply.truncated, reply.outcome) for reply in replies]
     new = pl.DataFrame(said, told, orient="row").with_columns(pl.concat(places)["row"])
-    return numbered.update(new, on="row", include_nulls=True).drop("row")
+    whole = numbered.update(new, on="row", include_nulls=True).drop("row")
+    return with_pairs(whole.drop("pair", strict=False))
+
+
+def verdict_frame(pairs: Sequence[Pair], found: Sequence[Verdict], judge: str, rubric: Rubric) -> pl.DataFrame:
+    """Verdicts as a table, one row a pair; each says which judge gave it, and by which words."""
+    by = (judge, rubric.key())
+    rows = [
+        (pair.id, verdict.value, verdict.label, verdict.reason, json.dumps(verdict.table, ensure_ascii=False), *by)
+        for pair, verdict in zip(pairs, found, strict=True)
+    ]
+    return pl.DataFrame(rows, schema(VERDICT_COLUMNS), orient="row")

@@ -6,7 +6,6 @@ missing.
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,13 +26,13 @@ from spillover.measure.table import READ
 from spillover.pipeline.cells import Checkpoint
 from spillover.pipeline.datasets import Dataset
 from spillover.pipeline.fleets import Rows, job_of, shared_fleets, waves
+from spillover.pipeline.judged import answer_batches
 from spillover.pipeline.parts import (
     FAILED,
     SECONDS,
-    missing_spans,
     parts,
     schema,
-    seconds_of,
+    verdict_frame,
     write_rows,
 )
 from spillover.pipeline.plan import Plan
@@ -188,23 +187,13 @@ def answers(plan: Plan, lab: Lab) -> pl.DataFrame:
 
     Raises LabError where some were not asked yet.
     """
-    for cell in plan.cells:
-        if any(missing_spans(cell, lab)):
-            raise LabError(
-                "answers are missing", where=cell.folder(lab), remedy="Run `spillover ask` with this experiment first."
-            )
-    frames = [
-        pl.read_parquet(path).filter(pl.col("sample") < cell.samples)
-        for cell in plan.cells
-        for path in parts(cell.folder(lab))
-    ]
-    return pl.concat(frames, how="diagonal")  # answers of before there were variants have no column for them
+    return pl.concat(answer_batches(plan, lab))
 
 
 def judge(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
     """Judges every (question, answer) pair that has no verdict yet, by each rubric of its suite; equal pairs once."""
     asked = answers(plan, lab)
-    todo = {name: unjudged(plan, lab, asked, rubric, again=True) for name, rubric in plan.rubrics.items()}
+    todo = {name: unjudged(plan, lab, asked, rubric) for name, rubric in plan.rubrics.items()}
     total = sum(len(pairs) for pairs in todo.values())
     if not total:
         return
@@ -226,16 +215,12 @@ def _blocks(pairs: Sequence[Pair], most: int) -> Iterator[Sequence[Pair]]:
     return (pairs[start : start + most] for start in range(0, len(pairs), most))
 
 
-def unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric, *, again: bool = False) -> list[Pair]:
-    """The different pairs that the rubric's suites hold and that have no verdict yet, in order.
-
-    With `again` also those whose judge failed.
-    """
+def unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric) -> list[Pair]:
+    """The different pairs that the rubric's suites hold and that have no verdict, or one that failed; in order."""
     suites = [name for name, suite in plan.experiment.suites.items() if rubric.name in suite.rubrics]
     given = asked.filter(pl.col("suite").is_in(suites), pl.col("outcome").is_null())
     wanted = given.select(READ, "answer").unique(maintain_order=True)
-    found = verdicts(plan, lab, rubric)
-    there = set((found.filter(pl.col("reason").ne_missing(FAILED)) if again else found)["pair"])
+    there = set(verdicts(plan, lab, rubric).filter(pl.col("reason").ne_missing(FAILED))["pair"])
     return [Pair(q, a) for q, a in wanted.iter_rows() if pair_id(q, a) not in there]
 
 
@@ -257,16 +242,6 @@ def _write_verdicts(
         write_rows(aside, frame, spent, frame.filter(pl.col("reason") == FAILED).height)
 
 
-def verdict_frame(pairs: Sequence[Pair], found: Sequence[Verdict], judge: str, rubric: Rubric) -> pl.DataFrame:
-    """Verdicts as a table, one row a pair; each says which judge gave it, and by which words."""
-    by = (judge, rubric.key())
-    rows = [
-        (pair.id, verdict.value, verdict.label, verdict.reason, json.dumps(verdict.table, ensure_ascii=False), *by)
-        for pair, verdict in zip(pairs, found, strict=True)
-    ]
-    return pl.DataFrame(rows, schema(VERDICT_COLUMNS), orient="row")
-
-
 def verdicts(plan: Plan, lab: Lab, rubric: Rubric) -> pl.DataFrame:
     """A rubric's verdicts that are in the lab: of this experiment's answers and of any others' by the same judge.
 
@@ -275,20 +250,3 @@ def verdicts(plan: Plan, lab: Lab, rubric: Rubric) -> pl.DataFrame:
     frames = [pl.read_parquet(path) for path in parts(plan.verdict_folder(lab, rubric))]
     found = pl.concat(frames) if frames else pl.DataFrame(schema=schema(VERDICT_COLUMNS))
     return found.unique("pair", keep="last", maintain_order=True)
-
-
-def seconds(plan: Plan, lab: Lab) -> dict[str, float]:
-    """Seconds that each stage took for the results of this plan, whenever they were made."""
-    datasets = [dataset.folder(lab) for dataset in plan.datasets.values()]
-    tuned = [folder for one in plan.tuned if (folder := one.folder(lab)) is not None]
-    asked = [path for cell in plan.cells for path in parts(cell.folder(lab))]
-    judged = [path for rubric in plan.rubrics.values() for path in parts(plan.verdict_folder(lab, rubric))]
-    measured = {"inspect": sum(lab.done(cell.folder(lab))[SECONDS] for cell in plan.benchmarks)}
-    return {
-        "data": sum(lab.done(folder)[SECONDS] for folder in datasets),
-        "finetune": sum(lab.done(folder)[SECONDS] for folder in tuned),
-        "ask": sum(seconds_of(path) for path in asked),
-        "choose": sum(lab.done(cell.folder(lab))[SECONDS] for cell in plan.choices),
-        "judge": sum(seconds_of(path) for path in judged),
-        **(measured if plan.benchmarks else {}),
-    }

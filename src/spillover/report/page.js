@@ -3,6 +3,7 @@
 const data = JSON.parse(document.getElementById("answer-data").textContent);
 const { rows, pairs, verdicts } = data;
 const TOTAL = rows.pair.length;
+const OF_SAMPLE = data.total > TOTAL ? " in the sample" : "";
 const PAGE = 50;
 const PREVIEW = 240;
 
@@ -136,7 +137,7 @@ function show(number) {
   page = number;
   const pages = Math.max(1, Math.ceil(matches.length / PAGE));
   list.replaceChildren(...matches.slice(page * PAGE, (page + 1) * PAGE).map(item));
-  document.getElementById("count").textContent = `${count(matches.length)} of ${count(TOTAL)} answers`;
+  document.getElementById("count").textContent = `${count(matches.length)} of ${count(TOTAL)} answers${OF_SAMPLE}`;
   document.getElementById("page").textContent = `page ${count(page + 1)} of ${count(pages)}`;
   document.getElementById("previous").disabled = page === 0;
   document.getElementById("next").disabled = page + 1 >= pages;

@@ -43,6 +43,7 @@ def render_page(
     hashes: Mapping[str, str],
     provenance: Mapping[str, Any],
     figure_svg: str,
+    total: int | None = None,
 ) -> str:
     """The whole page as text.
 
@@ -50,11 +51,12 @@ def render_page(
         numbers: the content of `numbers.json`. Its key `is_miniature` says whether the base is a miniature; without
             it, the settings' base says so.
         cells: a row for each group, run and question, and for each group and run with question `all`.
-        answers: the judged answers of all suites.
+        answers: the judged answers of all suites, or a sample of them.
         settings: the experiment as plain data.
         hashes: name to hash of what the numbers depend on.
         provenance: what made the report, as `store.provenance` gives it.
         figure_svg: the figure's SVG file; the page has no figure where it is empty.
+        total: how many answers there are; those that are given if not said.
     """
     groups = numbers["groups"]
     return _template().render(
@@ -73,7 +75,9 @@ def render_page(
         labels=_labels(groups),
         suites=_suite_rows(numbers, tuple(groups)),
         folds={"Settings": settings, "Hashes": hashes, "Versions and provenance": provenance},
-        data=_as_json(_browser_data(answers, tuple(groups))),
+        shown=len(answers),
+        total=total or len(answers),
+        data=_as_json({**_browser_data(answers, tuple(groups)), "total": total or len(answers)}),
     )
 
 

@@ -1,0 +1,111 @@
+"""Every answer of an experiment with its verdicts, some tens of thousands at a time: there may be millions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+import polars as pl
+
+from spillover.batches import batched
+from spillover.errors import LabError
+from spillover.judge.judge import TruthJudge
+from spillover.measure.table import READ, judged, with_pairs
+from spillover.pipeline.parts import missing_spans, parts, schema, verdict_frame
+from spillover.pipeline.plan import Plan
+from spillover.pipeline.verdicts import Verdicts, find_verdicts
+from spillover.records import ANSWER_COLUMNS, Pair
+from spillover.store import Lab
+
+TRUTH = "truth_"
+COLUMNS = {**schema(ANSWER_COLUMNS), "pair": pl.String}
+"""The columns of parts of answers."""
+TOGETHER = 16
+"""Parts of answers, each of at most a few thousand, that are in memory at once."""
+
+
+def answer_batches(plan: Plan, lab: Lab) -> Iterator[pl.DataFrame]:
+    """Every answer that the plan wants, in the order of its cells.
+
+    Raises LabError where some were not asked yet.
+    """
+    for cell in plan.cells:
+        if any(missing_spans(cell, lab)):
+            raise LabError(
+                "answers are missing", where=cell.folder(lab), remedy="Run `spillover ask` with this experiment first."
+            )
+    wanted = ((cell.samples, path) for cell in plan.cells for path in parts(cell.folder(lab)))
+    for some in batched(wanted, TOGETHER):
+        frames = [_read([path for _, path in each], samples) for samples, each in groupby(some, lambda one: one[0])]
+        yield with_pairs(pl.concat(frames).collect(engine="streaming"))
+
+
+def _read(paths: list[Path], samples: int) -> pl.LazyFrame:
+    """The first samples of some parts. Those of before there were variants and pairs lack columns."""
+    return pl.scan_parquet(paths, schema=COLUMNS, missing_columns="insert").filter(pl.col("sample") < samples)
+
+
+@dataclass(frozen=True)
+class JudgedAnswers:
+    """An experiment's answers with their verdicts; on a miniature also with ground truth, in columns `truth_RUBRIC`."""
+
+    plan: Plan
+    lab: Lab
+
+    @cached_property
+    def _found(self) -> dict[str, Verdicts]:
+        return {name: find_verdicts(self.plan.verdict_folder(self.lab, one)) for name, one in self.plan.rubrics.items()}
+
+    @cached_property
+    def _rubrics(self) -> dict[str, list[str]]:
+        """By suite, the rubrics that its answers are judged by, and the ground truth that grades them."""
+        graded = self.graded
+        return {
+            name: [*suite.rubrics, *(TRUTH + one for one in suite.rubrics if one in graded)]
+            for name, suite in self.plan.experiment.suites.items()
+        }
+
+    @cached_property
+    def graded(self) -> list[str]:
+        """The rubrics that the world's ground truth can grade."""
+        of_models = [name for name, rubric in self.plan.rubrics.items() if rubric.by == "model"]
+        return of_models if self.plan.of_world else []
+
+    def batches(self) -> Iterator[pl.DataFrame]:
+        """All of them, in the order of the plan's cells.
+
+        Raises LabError where answers or verdicts are missing.
+        """
+        for asked in answer_batches(self.plan, self.lab):
+            yield self.judged(asked)
+
+    def judged(self, asked: pl.DataFrame, *, tables: bool = False) -> pl.DataFrame:
+        """Some answers with their verdicts; where it is wished, with the tables that these were read from.
+
+        Raises LabError where verdicts are missing.
+        """
+        found = {name: self._verdicts(name, asked, tables) for name in self.plan.rubrics}
+        truth = {TRUTH + name: self._truth(name, self._given(name, asked)) for name in self.graded}
+        return judged(asked, {**found, **truth}, self._rubrics)
+
+    def _given(self, rubric: str, asked: pl.DataFrame) -> pl.DataFrame:
+        """The answers that a rubric judges: those of its suites that somebody gave."""
+        suites = [suite for suite, names in self._rubrics.items() if rubric in names]
+        return asked.filter(pl.col("suite").is_in(suites), pl.col("outcome").is_null())
+
+    def _verdicts(self, rubric: str, asked: pl.DataFrame, tables: bool) -> pl.DataFrame:
+        pairs = self._given(rubric, asked)["pair"].unique()
+        found = self._found[rubric].of(pairs)
+        if len(found) < len(pairs):
+            raise LabError(
+                "verdicts are missing",
+                where=self.plan.verdict_folder(self.lab, self.plan.rubrics[rubric]),
+                remedy="Run `spillover judge` with this experiment first.",
+            )
+        return found.join(self._found[rubric].tables(pairs), on="pair", how="left") if tables else found
+
+    def _truth(self, rubric: str, given: pl.DataFrame) -> pl.DataFrame:
+        different = given.select(READ, "answer").unique(maintain_order=True)
+        pairs, told = [Pair(q, a) for q, a in different.iter_rows()], self.plan.rubrics[rubric]
+        return verdict_frame(pairs, TruthJudge().judge(pairs, told), "truth", told)
