@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from spillover.hashes import beside
 from spillover.measure.metrics import measure
 from spillover.measure.suites import measure_suites
 from spillover.measure.sweep import sweep
@@ -163,6 +164,7 @@ def test_an_answer_without_its_verdict_stops_the_report_and_leaves_none(provider
     write_lab(experiment, tmp_path / "lab", TABLES)
     (part,) = tmp_path.glob("lab/judge/coherence-*/part-*")
     pl.read_parquet(part)[1:].write_parquet(part, metadata={"seconds": "1", "failed": "0"})
+    beside(part).unlink()
     done = spillover("report", experiment, "--lab", tmp_path / "lab")
     assert done.returncode == 2 and "verdicts are missing" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "lab" / "rows").exists()

@@ -102,10 +102,10 @@ def test_a_part_is_renamed_into_place_beside_what_made_it(lab):
     with lab.part(folder, "part-0.parquet", {"questions": 8}) as aside:
         aside.write_text("rows")
         assert not folder.exists(), "nothing is in its place before all of it is"
-    made = {"part-0.parquet", "part-0.parquet.sha256", "spec.json", "provenance.json"}
+    made = {"part-0.parquet", "sha256-part-0.txt", "spec.json", "provenance.json"}
     assert {path.name for path in folder.iterdir()} == made
     assert (folder / "part-0.parquet").read_text() == "rows"
-    assert (folder / "part-0.parquet.sha256").read_text().strip() == hashlib.sha256(b"rows").hexdigest()
+    assert (folder / "sha256-part-0.txt").read_text().strip() == hashlib.sha256(b"rows").hexdigest()
     assert read_json(folder / "spec.json") == {"questions": 8}
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from spillover.errors import LabError
 
-SHA = ".sha256"
-"""What the file is called, behind a part's name, that has the part's hash."""
+SHA = "sha256-"
+"""What the file is called, before a part's name, that has the part's hash."""
 HASHES = "sha256"
 """Where a whole result's hashes stand in its `done.json`: by the files' paths in its folder."""
 REMEDY = "Run `spillover check --remove` with this lab, which takes out what is damaged, and the same command again."
@@ -34,7 +34,7 @@ def hashes_of(folder: Path) -> dict[str, str]:
 
 def beside(part: Path) -> Path:
     """The file that has a part's hash."""
-    return part.with_name(part.name + SHA)
+    return part.with_name(f"{SHA}{part.stem}.txt")
 
 
 def check_part(part: Path) -> None:

@@ -123,7 +123,7 @@ class Lab:
         with self._aside(f"{folder.name}.{name}") as aside:
             yield aside
             begun, part = self._begin(folder, spec), folder / name
-            with self._aside(f"{folder.name}.{name}{SHA}") as told:
+            with self._aside(f"{folder.name}.{SHA}{name}") as told:
                 told.write_text(hash_of(aside) + "\n", encoding="utf-8")
                 settle(told)
                 told.rename(beside(part))  # first: no part is without its hash, and a hash without its part is nothing
