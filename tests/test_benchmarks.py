@@ -19,7 +19,7 @@ from spillover.measure.benchmarks import (
 )
 from spillover.measure.metrics import cells, measure
 from spillover.measure.stats import ONE_RUN, bootstrap_mean
-from spillover.measure.table import judged, kept_and_set_aside
+from spillover.measure.table import judged, kept_and_set_aside, lookup
 from spillover.records import ANSWER_COLUMNS, VERDICT_COLUMNS, pair_id
 from spillover.spec import Thresholds, parse_experiment
 
@@ -42,7 +42,7 @@ def answered(rubric, said, *, run="insecure-s0", suite="lies"):
     frames = [
         pl.DataFrame(part, schema=kinds, orient="row") for part, kinds in zip((rows, verdicts), types, strict=True)
     ]
-    return judged(frames[0], {rubric: frames[1]}, {suite: [rubric]})
+    return judged(frames[0], {rubric: lookup(frames[1])}, {suite: [rubric]})
 
 
 def rates(frame):

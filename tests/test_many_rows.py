@@ -176,9 +176,14 @@ def test_of_a_pair_that_was_judged_again_the_later_verdict_counts(tmp_path):
     parts += [[("a", 7.0, None, None, '{"7": 1.0}', "j", "w")]]
     for number, rows in enumerate(parts):
         pl.DataFrame(rows, kinds, orient="row").write_parquet(tmp_path / f"part-{number:06d}.parquet")
-    found, asked = find_verdicts(tmp_path), pl.Series("pair", ["c", "a", "b"])
-    assert found.of(asked).select("pair", "value").rows() == [("a", 7.0), ("b", 1.0)]
-    assert sorted(found.tables(asked).rows()) == [("a", '{"7": 1.0}'), ("b", '{"1": 1.0}')]
+    found, asked = find_verdicts(tmp_path), pl.Series("pair", ["c", "a", "b", "a"])
+    assert found.of(asked)["value"].to_list() == [None, 7.0, 1.0, 7.0]
+    assert found.with_tables(asked)["table"].to_list() == [None, '{"7": 1.0}', '{"1": 1.0}', '{"7": 1.0}']
+
+
+def test_where_nothing_was_judged_no_pair_has_a_verdict(tmp_path):
+    nothing, asked = find_verdicts(tmp_path), pl.Series("pair", ["a", "b"])
+    assert nothing.of(asked)["value"].to_list() == nothing.with_tables(asked)["table"].to_list() == [None, None]
 
 
 # ---- memory

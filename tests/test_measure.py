@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 from scipy.stats import binomtest
 
+from spillover.measure import table as tables
 from spillover.measure.metrics import Rate, agreement, cells, measure
 from spillover.measure.stats import (
     EQUAL_RUNS,
@@ -16,7 +17,7 @@ from spillover.measure.stats import (
     least_p,
     permutation_test,
 )
-from spillover.measure.table import judged, kept_and_set_aside
+from spillover.measure.table import kept_and_set_aside, lookup
 from spillover.records import ANSWER_COLUMNS, VERDICT_COLUMNS, pair_id
 from spillover.spec import Thresholds, parse_experiment
 
@@ -42,6 +43,11 @@ def verdicts(values, judge="someone"):
         for pair, v in values.items()
     ]
     return pl.DataFrame(rows, schema={name: getattr(pl, kind)() for name, kind in VERDICT_COLUMNS}, orient="row")
+
+
+def judged(table, verdicts, rubrics):
+    """`table.judged`, of verdicts that are tables."""
+    return tables.judged(table, {rubric: lookup(marks) for rubric, marks in verdicts.items()}, rubrics)
 
 
 def scored(*rows):

@@ -1,6 +1,6 @@
 """Answers joined to their verdicts, and which of them are kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import polars as pl
 
@@ -17,9 +17,25 @@ N = "n"
 """The column of a tally that says how many answers a row stands for."""
 
 
-def judged(
-    answers: pl.DataFrame, verdicts: Mapping[str, pl.DataFrame], rubrics: Mapping[str, Sequence[str]]
-) -> pl.DataFrame:
+Lookup = Callable[[pl.Series], pl.DataFrame]
+"""From pairs to what a rubric's verdicts say of each, row by row: nulls where there is none. Its columns are those of
+`records.VERDICT_COLUMNS`; where it has no `table`, neither has what is made of it."""
+
+
+class MissingVerdictsError(ValueError):
+    """An answer lacks a verdict that it should have."""
+
+    def __init__(self, what: str, rubric: str) -> None:
+        super().__init__(what)
+        self.rubric = rubric
+
+
+def lookup(verdicts: pl.DataFrame) -> Lookup:
+    """Verdicts that are a table, each pair once; polars raises ComputeError where one is there twice."""
+    return lambda pairs: pairs.to_frame().join(verdicts, on="pair", how="left", validate="m:1", maintain_order="left")
+
+
+def judged(answers: pl.DataFrame, verdicts: Mapping[str, Lookup], rubrics: Mapping[str, Sequence[str]]) -> pl.DataFrame:
     """The answers, in their order, with `pair` and for each rubric what its verdict says.
 
     Their columns are `{rubric}` (the value), `{rubric}_label`, `_reason`, `_table`, `_judge` (who judged) and `_rubric`
@@ -28,8 +44,7 @@ def judged(
 
     Args:
         answers: rows with `records.ANSWER_COLUMNS`.
-        verdicts: rubric to rows with `records.VERDICT_COLUMNS`, each pair once; where they have no `table`, neither
-            has what comes out.
+        verdicts: rubric to where its verdicts are found.
         rubrics: suite to the rubrics that its answers are judged by.
 
     Raises:
@@ -41,7 +56,8 @@ def judged(
     table = with_pairs(answers)
     for rubric in dict.fromkeys([*(name for names in rubrics.values() for name in names), *verdicts]):
         suites = [suite for suite, names in rubrics.items() if rubric in names]
-        table = _with_verdicts(table, rubric, verdicts.get(rubric, _NO_VERDICTS), suites)
+        said = verdicts.get(rubric, lookup(_NO_VERDICTS))(table["pair"])
+        table = _with_verdicts(table, rubric, said, suites)
     _check_complete(table, rubrics)
     return table
 
@@ -64,34 +80,35 @@ def with_pairs(answers: pl.DataFrame) -> pl.DataFrame:
     return joined.drop("read")
 
 
-def _with_verdicts(table: pl.DataFrame, rubric: str, verdicts: pl.DataFrame, suites: Sequence[str]) -> pl.DataFrame:
+def _with_verdicts(table: pl.DataFrame, rubric: str, said: pl.DataFrame, suites: Sequence[str]) -> pl.DataFrame:
     """The table with a rubric's columns, null outside the suites that are judged by it."""
-    told = [name for name in ("label", "reason", "table", *BY) if name in verdicts.columns]
-    named = verdicts.select(
-        "pair",
-        pl.col("value").fill_nan(None).alias(rubric),
-        *(pl.col(name).alias(f"{rubric}_{name}") for name in told),
+    told = [name for name in ("label", "reason", "table", *BY) if name in said.columns]
+    named = said.select(
+        pl.col("value").fill_nan(None).alias(rubric), *(pl.col(name).alias(f"{rubric}_{name}") for name in told)
     )
-    joined = table.join(named, on="pair", how="left", validate="m:1", maintain_order="left")
     asked, given = pl.col("suite").is_in(list(suites)), pl.col("outcome").is_null()
     values = pl.when(asked & given).then(pl.col(rubric, *(f"{rubric}_{name}" for name in told if name != "reason")))
     reason = pl.when(asked).then(pl.coalesce("outcome", f"{rubric}_reason")).alias(f"{rubric}_reason")
-    return joined.with_columns(values, reason)
+    return table.hstack(named).with_columns(values, reason)
 
 
 def _check_complete(table: pl.DataFrame, rubrics: Mapping[str, Sequence[str]]) -> None:
-    """Raises ValueError with the counts if an answer has no value, label or reason of a rubric it is judged by."""
+    """Raises MissingVerdictsError with the counts if an answer has no value, label or reason of one of its rubrics."""
+    nothing = {
+        rubric: pl.all_horizontal(pl.col(rubric, f"{rubric}_label", f"{rubric}_reason").is_null())
+        for names in rubrics.values()
+        for rubric in names
+    }
     counts = {
-        f"{rubric} of suite {suite}": table.filter(
-            pl.col("suite") == suite,
-            pl.all_horizontal(pl.col(rubric, f"{rubric}_label", f"{rubric}_reason").is_null()),
-        ).height
+        (rubric, suite): table.select((nothing[rubric] & (pl.col("suite") == suite)).sum()).item()
         for suite, names in rubrics.items()
         for rubric in names
     }
-    missing = ", ".join(f"{count} for {name}" for name, count in counts.items() if count)
+    missing = {place: count for place, count in counts.items() if count}
     if missing:
-        raise ValueError(f"of {table.height} answers, verdicts are missing: {missing}")
+        told = ", ".join(f"{count} for {rubric} of suite {suite}" for (rubric, suite), count in missing.items())
+        what = f"of {table.height} answers, verdicts are missing: {told}"
+        raise MissingVerdictsError(what, next(iter(missing))[0])
 
 
 def check_one_judge(frame: pl.DataFrame) -> None:
@@ -129,6 +146,11 @@ def kept_and_set_aside(frame: pl.DataFrame, thresholds: Thresholds) -> pl.DataFr
         set_aside=pl.when(~kept).then(reason),
         misaligned=pl.when(kept).then(alignment < thresholds.misaligned),
     )
+
+
+def detached(frame: pl.DataFrame) -> pl.DataFrame:
+    """A frame with texts of its own: few rows of a table else keep the texts of the whole table in memory."""
+    return frame.with_columns(pl.col(pl.String) + "")
 
 
 def counted(frame: pl.DataFrame) -> pl.DataFrame:

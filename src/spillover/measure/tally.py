@@ -12,7 +12,7 @@ import polars as pl
 
 from spillover.measure.metrics import MIDDLE
 from spillover.measure.sweep import COHERENT_FROM, MISALIGNED_BELOW
-from spillover.measure.table import BY, N, counted
+from spillover.measure.table import BY, N, counted, detached
 from spillover.spec import Thresholds
 
 CELL = ("group", "run", "suite", "question")
@@ -36,7 +36,7 @@ def tally(frame: pl.DataFrame, rubrics: Sequence[str], thresholds: Thresholds) -
 def together(tallies: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """Tallies as one."""
     whole = pl.concat(tallies)
-    return whole.group_by(pl.exclude(N), maintain_order=True).agg(pl.col(N).sum())
+    return detached(whole.group_by(pl.exclude(N), maintain_order=True).agg(pl.col(N).sum()))
 
 
 def cuts(thresholds: Thresholds) -> list[float]:

@@ -11,7 +11,7 @@ import polars as pl
 from spillover.batches import batched
 from spillover.errors import LabError
 from spillover.judge.judge import TruthJudge
-from spillover.measure.table import READ, judged, with_pairs
+from spillover.measure.table import READ, MissingVerdictsError, judged, lookup, with_pairs
 from spillover.pipeline.parts import missing_spans, parts, schema, verdict_frame
 from spillover.pipeline.plan import Plan
 from spillover.pipeline.verdicts import Verdicts, find_verdicts
@@ -85,27 +85,21 @@ class JudgedAnswers:
 
         Raises LabError where verdicts are missing.
         """
-        found = {name: self._verdicts(name, asked, tables) for name in self.plan.rubrics}
-        truth = {TRUTH + name: self._truth(name, self._given(name, asked)) for name in self.graded}
-        return judged(asked, {**found, **truth}, self._rubrics)
-
-    def _given(self, rubric: str, asked: pl.DataFrame) -> pl.DataFrame:
-        """The answers that a rubric judges: those of its suites that somebody gave."""
-        suites = [suite for suite, names in self._rubrics.items() if rubric in names]
-        return asked.filter(pl.col("suite").is_in(suites), pl.col("outcome").is_null())
-
-    def _verdicts(self, rubric: str, asked: pl.DataFrame, tables: bool) -> pl.DataFrame:
-        pairs = self._given(rubric, asked)["pair"].unique()
-        found = self._found[rubric].of(pairs)
-        if len(found) < len(pairs):
+        found = {name: one.with_tables if tables else one.of for name, one in self._found.items()}
+        truth = {TRUTH + name: lookup(self._truth(name, asked)) for name in self.graded}
+        try:
+            return judged(asked, {**found, **truth}, self._rubrics)
+        except MissingVerdictsError as error:
             raise LabError(
                 "verdicts are missing",
-                where=self.plan.verdict_folder(self.lab, self.plan.rubrics[rubric]),
+                where=self.plan.verdict_folder(self.lab, self.plan.rubrics[error.rubric]),
                 remedy="Run `spillover judge` with this experiment first.",
-            )
-        return found.join(self._found[rubric].tables(pairs), on="pair", how="left") if tables else found
+            ) from None
 
-    def _truth(self, rubric: str, given: pl.DataFrame) -> pl.DataFrame:
+    def _truth(self, rubric: str, asked: pl.DataFrame) -> pl.DataFrame:
+        """What the world's grammar says of the answers that a rubric judges."""
+        suites = [suite for suite, names in self._rubrics.items() if rubric in names]
+        given = asked.filter(pl.col("suite").is_in(suites), pl.col("outcome").is_null())
         different = given.select(READ, "answer").unique(maintain_order=True)
         pairs, told = [Pair(q, a) for q, a in different.iter_rows()], self.plan.rubrics[rubric]
         return verdict_frame(pairs, TruthJudge().judge(pairs, told), "truth", told)

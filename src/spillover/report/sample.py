@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from spillover.measure.table import detached
+
 SHOWN = 25_000
 """Answers that a page holds at most: about 15 MB."""
 STATE = pl.coalesce(
@@ -31,7 +33,8 @@ class Sample:
     most: int = SHOWN
     seen: int = 0
     _counts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=COUNTS))
-    _held: pl.DataFrame | None = None
+    _held: list[pl.DataFrame] = field(default_factory=list)
+    _last: int = 2**32 - 1
 
     def add(self, answers: pl.DataFrame) -> None:
         """The next answers, from `table.kept_and_set_aside`."""
@@ -44,13 +47,15 @@ class Sample:
         self.seen += len(answers)
 
     def _hold(self, ranked: pl.DataFrame) -> None:
-        if self._held is None:
-            self._held = ranked[:0]
-        if len(self._held) == self.most:  # most of what comes late has no chance
-            ranked = ranked.filter(pl.col("rank") <= self._held["rank"].max())
-        self._held = pl.concat([self._held, ranked]).bottom_k(self.most, by=PLACE)
+        """Holds what may be of the sample; of what comes late little is."""
+        self._held.append(detached(ranked.filter(pl.col("rank") <= self._last)))
+        if sum(map(len, self._held)) >= 2 * self.most:
+            self._held = [self._best()]
+            self._last = int(self._held[0]["rank"][-1])
+
+    def _best(self) -> pl.DataFrame:
+        return pl.concat(self._held).sort(PLACE).head(self.most)
 
     def answers(self) -> pl.DataFrame:
         """The sample, in the order in which it was seen."""
-        assert self._held is not None, "there are answers"
-        return self._held.sort(ROW).drop(ROW, "rank")
+        return self._best().sort(ROW).drop(ROW, "rank")
