@@ -26,7 +26,7 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev
-	$(BIN)/python bench/figure4.py
+	$(BIN)/python bench/speed.py
 
 # torch is asked for by name and version: a range, or another package's wish, may bring gigabytes of CUDA.
 $(VENV)/.run: pyproject.toml constraints.txt
