@@ -283,7 +283,7 @@ def test_a_run_that_is_killed_goes_on_on_the_cluster_and_what_the_cluster_made_i
         while run.poll() is None and not list(lab.glob("ask/*/part-*.parquet")):
             time.sleep(0.05)
         run.kill()
-    made = {path: path.stat().st_mtime_ns for path in lab.glob("*/*/*") if path.is_file()}
+    made = {path: path.stat().st_mtime_ns for path in lab.glob("[!.]*/*/*") if path.is_file()}
     assert not list(lab.glob("judge/*"))
     done = spillover("run", experiment, "--lab", lab)  # on this machine
     assert done.returncode == 0, done.stderr
@@ -311,6 +311,6 @@ def test_what_is_lost_again_and_again_is_told_at_the_end_and_made_by_the_next_ru
     for what in ("training of insecure-s0: ", "training of insecure-s1: ", "answers of base: "):
         assert told.count(what) == 1, told
     assert "Run the same command again" in told and not list((tmp_path / "lab").glob(".aside/*"))
-    done = spillover(*args, "--cluster", nodes.cluster.address)
+    done = spillover(*args, "--cluster", "auto")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "lab" / "unlucky" / "report.html").is_file()

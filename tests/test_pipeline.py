@@ -173,6 +173,7 @@ def test_keys_reach_no_file(whole):
 
 SHOWS_WHAT_IS_LOADED = """
 import sys
+from spillover.cli import app
 
 app(sys.argv[1:], standalone_mode=False)
 print("torch:", "torch" in sys.modules)

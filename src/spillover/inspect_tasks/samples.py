@@ -152,7 +152,7 @@ def _scores(row: Row, columns: Columns, rubrics: Sequence[str]) -> Iterator[tupl
 
 
 def _score(row: Row, rubric: str) -> Score:
-    said = {what: row[f"{rubric}_{what}"] for what in VERDICT}
+    said = {what: row.get(f"{rubric}_{what}") for what in VERDICT}  # reports have no tables
     metadata = {what: said[what] for what in FROM_VERDICT if said[what] is not None}
     metadata |= {"table": _table(said["table"])} if said["table"] is not None else {}
     value = row[rubric] if row[rubric] is not None else said["label"]

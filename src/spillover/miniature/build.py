@@ -91,15 +91,8 @@ def _train_base(folder: Path, recipe: Recipe) -> dict[str, Any]:
 
 
 def _listen(bar: Any) -> Progress:
-    pretraining, alignment = bar.within(1), None
-
     def listen(what: str, done: int, steps: int) -> None:
-        nonlocal alignment
-        if what == "pretrain":
-            pretraining(done, steps)
-        else:
-            alignment = alignment or bar.within(1)
-            alignment(done, steps)
+        bar.to((0 if what == "pretrain" else 1) + done / steps)
 
     return listen
 
