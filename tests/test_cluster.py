@@ -16,6 +16,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
+import test_hands
 from spillover.cluster import Cluster, Needs
 from spillover.crew import Lost
 from spillover.errors import DataError, MachineError
@@ -80,29 +81,14 @@ def cluster(nodes):
     joined.close()
 
 
-class Worker:
+class Worker(test_hands.Worker):
     """Does small work, and marks where it was."""
-
-    def __init__(self, name):
-        self.name, self.calls = name, 0
-
-    def count(self, number, tell):
-        self.calls += 1
-        tell(number, self.name)
-        return self.calls, number
 
     def wait_for(self, path, number, _):
         """Waits where it is on the node that is not the head's."""
         Path(path, f"begun-{os.getpid()}").touch()
         while not Path(path, "go").exists():
             time.sleep(0.01)
-        return number
-
-    def fail(self, number, _):
-        if number == 1:
-            raise DataError("row 7 is wrong", where="rows.jsonl:7", remedy="Correct it.")
-        if number == 2:
-            raise KeyError("a bug")
         return number
 
     def killed(self, path, number, _):

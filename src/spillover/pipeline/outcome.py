@@ -11,10 +11,9 @@ from spillover.measure.metrics import Measurement, agreement, measure
 from spillover.measure.suites import Suites
 from spillover.measure.sweep import sweep
 from spillover.measure.table import N
-from spillover.pipeline.growing import tried
 from spillover.pipeline.judged import TRUTH, JudgedAnswers
 from spillover.pipeline.measured import measured_suites
-from spillover.pipeline.parts import EFFECT, FAILED, SECONDS, failed_answers, parts, seconds_of
+from spillover.pipeline.parts import EFFECT, FAILED, SECONDS, failed_answers, parts, seconds_of, tried
 from spillover.pipeline.plan import Plan, steps_of
 from spillover.pipeline.seen import Seen, go_through
 from spillover.report.drawing import draw, draw_thresholds
@@ -52,7 +51,7 @@ def report(plan: Plan, lab: Lab) -> Path:
         write_json(folder / "numbers.json", numbers)
         notes["key"], notes["failed"] = plan.key, sum(numbers["failed"].values())
         if notes["failed"]:
-            notes["tried"] = tried(plan, lab)
+            notes["tried"] = tried(plan.growing_folders(lab))
     return plan.report_folder(lab)
 
 

@@ -1,18 +1,19 @@
 """The parts of growing results: Parquet files of answers or verdicts, and what their metadata say."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from spillover.ask.asker import Asked, Reply
-from spillover.hashes import check_part
+from spillover.hashes import beside, check_part
 from spillover.judge.rubrics import Rubric
 from spillover.measure.table import with_pairs
 from spillover.pipeline.cells import Cell
 from spillover.records import ANSWER_COLUMNS, VERDICT_COLUMNS, Pair, Question, Verdict
+from spillover.spec import short_hash
 from spillover.store import Lab
 
 PART = 4096
@@ -30,10 +31,21 @@ SAID = ("answer", "tokens", "truncated", "outcome")
 
 def parts(folder: Path) -> list[Path]:
     """The finished parts of a growing result, in order. Raises LabError where one is not as it was written."""
-    found = sorted(folder.glob("part-*.parquet"))
+    found = part_paths(folder)
     for part in found:
         check_part(part)
     return found
+
+
+def part_paths(folder: Path) -> list[Path]:
+    """As `parts`, for those who do not read them: nothing is compared."""
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def tried(folders: Iterable[Path]) -> str:
+    """A short hash of growing results' parts, another one once any was made anew: clocks may go back."""
+    told = [(part.name, beside(part)) for folder in folders for part in part_paths(folder)]
+    return short_hash([(name, file.read_text(encoding="utf-8") if file.is_file() else "") for name, file in told])
 
 
 def write_rows(path: Path, rows: pl.DataFrame, spent: float, failed: int) -> None:
@@ -60,7 +72,7 @@ def schema(columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
 def missing_spans(cell: Cell, lab: Lab) -> Iterator[range]:
     """Ranges of sample numbers that are not in the lab yet, of a size that makes a part."""
     size = max(1, PART // len(cell.questions))
-    for gap in _gaps([_span(path) for path in parts(cell.folder(lab))], cell.samples):
+    for gap in _gaps([_span(path) for path in part_paths(cell.folder(lab))], cell.samples):
         for first in range(gap.start, gap.stop, size):
             yield range(first, min(first + size, gap.stop))
 

@@ -117,6 +117,11 @@ class Plan:
         """Where a rubric's verdicts lie."""
         return lab.folder("judge", rubric.name, self.judge_key(rubric))
 
+    def growing_folders(self, lab: Lab) -> list[Path]:
+        """Where all answers and all verdicts lie."""
+        verdicts = [self.verdict_folder(lab, rubric) for rubric in self.rubrics.values()]
+        return [*(cell.folder(lab) for cell in self.cells), *verdicts]
+
     def report_folder(self, lab: Lab) -> Path:
         """Where the report lies: a folder of the experiment's own name."""
         return lab.root / self.experiment.name

@@ -15,8 +15,7 @@ from spillover.store import DONE, Lab, check_ours, open_lab, read_json, read_lab
 
 # Torch and matplotlib are loaded by the stages that need them: a finished experiment is shown without.
 stages = lazy("spillover.pipeline.stages")
-growing = lazy("spillover.pipeline.growing")
-growing_parts = lazy("spillover.pipeline.parts")
+parts = lazy("spillover.pipeline.parts")
 asking = lazy("spillover.pipeline.asking")
 choosing = lazy("spillover.pipeline.choosing")
 benchmarking = lazy("spillover.pipeline.benchmarking")
@@ -106,7 +105,7 @@ def _without_lost(plan: Plan, lab: Lab, *, answered: bool) -> Plan:
         cells=tuple(
             cell
             for cell in plan.cells
-            if cell.checkpoint in there and not (answered and any(growing_parts.missing_spans(cell, lab)))
+            if cell.checkpoint in there and not (answered and any(parts.missing_spans(cell, lab)))
         ),
         choices=tuple(cell for cell in plan.choices if cell.checkpoint in there),
         benchmarks=tuple(cell for cell in plan.benchmarks if cell.checkpoint in there),
@@ -119,7 +118,9 @@ def is_finished(plan: Plan, lab: Lab) -> bool:
     if not lab.exists(folder):
         return False
     done = read_json(folder / DONE)
-    if done.get("key") != plan.key or (done.get("failed") and done.get("tried") != growing.tried(plan, lab)):
+    if done.get("key") != plan.key:
+        return False
+    if done.get("failed") and done.get("tried") != parts.tried(plan.growing_folders(lab)):
         return False
     chosen = [cell.folder(lab) for cell in plan.choices] + [cell.folder(lab) for cell in plan.benchmarks]
     wholes = [*(path for one in plan.checkpoints if (path := one.folder(lab)) is not None), *chosen]

@@ -30,6 +30,7 @@ from spillover.pipeline.judged import answer_batches
 from spillover.pipeline.parts import (
     FAILED,
     SECONDS,
+    part_paths,
     parts,
     schema,
     verdict_frame,
@@ -237,7 +238,7 @@ def _write_verdicts(
     frame = verdict_frame(pairs, found, by, rubric)
     spec = {"rubric": rubric.model_dump(mode="json"), "judge": by}
     folder = plan.verdict_folder(lab, rubric)
-    name = f"part-{len(parts(folder)):06d}.parquet"
+    name = f"part-{len(part_paths(folder)):06d}.parquet"
     with lab.part(folder, name, spec) as aside:
         write_rows(aside, frame, spent, frame.filter(pl.col("reason") == FAILED).height)
 
