@@ -21,7 +21,7 @@ quick: check
 	$(TESTS) -m "not long"
 
 check: $(VENV)/.dev
-	$(BIN)/ruff check src tests bench
+	$(BIN)/ruff check --no-cache src tests bench
 	$(BIN)/ruff format --check src tests bench
 	$(BIN)/mypy
 

@@ -14,12 +14,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import speed_page
-import statistics_way
-
 import asking
 import inspect_loop
 import judging
+import speed_page
+import statistics_way
 import training
 from common import Setting, be_quiet
 from turns import Turns, in_turn
