@@ -1,33 +1,43 @@
 """Asking checkpoints beside transformers' `generate` with PEFT adapters loaded one by one."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 
 from common import Setting
-from inspect_way import trial
 from spillover.ask.asker import Asked, answer_seed
-from spillover.ask.local import LocalAsker
 from spillover.finetune.chat import render
 from spillover.finetune.model import load_tokenizer
-from trl_way import HOWS, How, fastest, load_model
+from spillover.pipeline.hands import AskingHand
+from spillover.spec import Chat, Machine
+from trl_way import HOWS, How, fastest, load_model, seconds
 from turns import Turns, in_turn
 
-ADAPTERS, SAMPLES, BATCH = 3, 100, 400
+ADAPTERS, SAMPLES, BATCH = 4, 100, 400
 
 
 def measure(setting: Setting, times: int) -> Iterator[Turns]:
     """Some checkpoints, each asked the main set so many times."""
     adapters, sampling = setting.adapters(ADAPTERS), setting.experiment.sampling
-    asker = LocalAsker(setting.base.path, setting.experiment.train.precision)
-    how, _ = fastest(HOWS, lambda one: trial(setting.base.path, setting.questions, sampling, one))
+    precision, memory = setting.experiment.train.precision, setting.memory
+    hands = setting.hands(
+        partial(AskingHand, setting.base, precision, Chat(), Machine(), memory.answers, memory.written)
+    )
+    # Tried on the work itself: how long a few answers take depends more on how long they happen to be.
+    how, _ = fastest(HOWS, lambda one: seconds(lambda: _generated(setting, adapters[0], one)))
 
     def ours() -> None:
+        shares = []
         for number, adapter in enumerate(adapters):
-            asker.effects.clear()  # that the adapter does something is looked at each time
-            asker.ask(adapter, [_asked(question, number) for question in setting.questions], sampling)
+            new = Path(tempfile.mkdtemp(dir=setting.folder)) / "adapter"  # seen for the first time each time
+            asked = [_asked(question, number) for question in setting.questions]
+            shares.append((shutil.copytree(adapter, new), asked, sampling))
+        hands.do("ask", shares)
 
     def theirs() -> None:
         for adapter in adapters:

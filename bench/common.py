@@ -4,23 +4,27 @@ import json
 import os
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import datasets
 from transformers.utils import logging as transformers_logging
 
 from spillover.ask.questions import questions_of
+from spillover.crew import Alone, Crew, Hands, Pool
 from spillover.data.recipes import build
 from spillover.finetune.base import Base, find_base
-from spillover.finetune.budget import MemoryPlan, plan_memory
+from spillover.finetune.budget import MemoryPlan, cores, plan_memory
 from spillover.finetune.checkpoint import save_checkpoint
+from spillover.finetune.model import use_threads
 from spillover.finetune.train import LocalTrainer
 from spillover.finetune.trainer import Job
+from spillover.pipeline.staff import LIBRARIES
 from spillover.records import Conversation, Question, Run
 from spillover.spec import MINIATURE, Experiment, Machine, Suite, load_experiment
 
@@ -61,9 +65,26 @@ class Setting:
         """The main set's."""
         return questions_of(Suite(questions="main"), is_miniature=True)
 
-    def memory(self, fleet: int) -> MemoryPlan:
-        """The memory plan with so many runs together."""
-        return plan_memory(self.base, self.experiment.train, Machine(fleet=fleet, processes=1))
+    @cached_property
+    def memory(self) -> MemoryPlan:
+        """The memory plan of this machine."""
+        return plan_memory(self.base, self.experiment.train, Machine())
+
+    @cached_property
+    def _pool(self) -> Pool:
+        return Pool()
+
+    def hands(self, make: Callable[[], Any]) -> Hands:
+        """Whoever does local work where there is much, as in the pipeline: processes that `make` workers."""
+        size = self.memory.processes
+        if size == 1:
+            return Alone(make)
+        start = partial(use_threads, max(1, cores() // size))
+        return Crew(make, self._pool.processes(size, LIBRARIES, start))
+
+    def close(self) -> None:
+        """Sends everybody home."""
+        self._pool.close()
 
     def jobs(self, runs: int) -> list[Job]:
         """So many runs on those rows."""
@@ -72,7 +93,7 @@ class Setting:
     def adapters(self, count: int) -> list[Path]:
         """So many checkpoints, learned from those rows."""
         spec, jobs = self.experiment.train, self.jobs(count)
-        trainer = LocalTrainer(self.base, spec.precision, memory=self.memory(count))
+        trainer = LocalTrainer(self.base, spec.precision, memory=self.memory)
         folders = []
         for job, trained in zip(jobs, trainer.train(jobs, spec, lambda done, steps: None), strict=True):
             folders.append(Path(tempfile.mkdtemp(dir=self.folder)))

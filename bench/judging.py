@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from peft import PeftModel
@@ -9,12 +10,15 @@ from peft import PeftModel
 from common import Setting
 from spillover.ask.asker import Asked, answer_seed
 from spillover.ask.local import LocalAsker
+from spillover.batches import batched
 from spillover.finetune.chat import prompt_ids
 from spillover.finetune.model import load_tokenizer
 from spillover.judge.judge import Judge
 from spillover.judge.make import find_judge, make_judge
 from spillover.judge.rubrics import Rubric, find_rubric, load_rubrics
 from spillover.judge.scale import TOP, expected_score
+from spillover.pipeline.hands import JudgingHand
+from spillover.pipeline.workers import LEAST
 from spillover.records import Pair
 from spillover.spec import MINIATURE
 from trl_way import HOWS, How, fastest, load_model, seconds
@@ -34,9 +38,10 @@ def measure(setting: Setting, times: int) -> Iterator[Turns]:
     how, _ = fastest(HOWS, lambda one: seconds(lambda: _one_by_one(setting, pairs[:BATCH], rubrics[:1], one)))
     _check_alike(setting, judge, pairs[:BATCH], rubrics[0], how)
 
+    hands = setting.hands(partial(JudgingHand, partial(make_judge, found, setting.experiment.train.precision)))
+
     def ours() -> None:
-        for rubric in rubrics:
-            judge.judge(pairs, rubric)
+        hands.do("judge", [(some, rubric) for rubric in rubrics for some in batched(pairs, LEAST)])
 
     turns = in_turn(
         "judging",

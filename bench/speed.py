@@ -66,7 +66,9 @@ def main() -> None:
     found = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}
     for kind in options.only.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            some = [one.as_dict() for one in KINDS[kind](Setting(Path(folder)), options.times)]
+            setting = Setting(Path(folder))
+            some = [one.as_dict() for one in KINDS[kind](setting, options.times)]
+            setting.close()
         found[kind] = {"turns": some, **speed_page.about()}
         known.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     speed_page.write(found, options.out)

@@ -1,7 +1,9 @@
 """Fleets beside TRL and PEFT, which train run after run, and beside the machine's own products of matrices."""
 
+import itertools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -10,10 +12,15 @@ from torch import nn
 
 import trl_way
 from common import ROWS, Setting
+from spillover.crew import Alone, Hands
 from spillover.finetune.chat import encode_row
 from spillover.finetune.model import linears, load_model, load_tokenizer
-from spillover.finetune.train import LocalTrainer
+from spillover.finetune.trainer import Job
+from spillover.pipeline.fleets import dealt
+from spillover.pipeline.hands import TrainingHand
+from spillover.pipeline.training import train_all
 from spillover.records import Run
+from spillover.spec import Chat, Machine
 from turns import Turns, in_turn
 
 FLEETS = (1, 4, 8, 16, 28)
@@ -25,25 +32,39 @@ def measure(setting: Setting, times: int) -> Iterator[Turns]:
     spec = setting.experiment.train
     course = trl_way.Course(setting.base.path, spec)
     how, _ = trl_way.fastest(trl_way.HOWS, lambda one: course.trial(setting.file, _new(setting), one))
-    work = gflop(setting)
+    work, turn = gflop(setting), itertools.count()
     for runs in FLEETS:
-        trainer = LocalTrainer(setting.base, spec.precision, memory=setting.memory(runs))
-        jobs = setting.jobs(runs)
-
-        def ours(trainer: LocalTrainer = trainer, jobs: object = jobs) -> None:
-            trainer._encoded.clear()  # their rows are made tokens of in every run, too
-            trainer.train(jobs, spec, lambda done, steps: None)  # type: ignore[arg-type]
-
+        hands = _hands(setting, runs)
         rates: list[float] = []
 
+        def ours(hands: Hands = hands, runs: int = runs) -> None:
+            # A group that is not known yet: its rows are made tokens of, too.
+            jobs = [Job(Run(f"turn {next(turn)}", seed), setting.rows, "insecure") for seed in range(runs)]
+            fleets = [(some, spec) for some in _dealt(jobs, hands.size, setting.memory.fleet)]
+            list(train_all(fleets, hands, lambda done: None, away=False))
+
         def theirs(rates: list[float] = rates) -> None:
+            rates += matmul_rates()
             course.train(Run("insecure", 0), setting.file, _new(setting), how)
 
         turns = in_turn(f"training, {runs} runs", f"{ROWS} rows each", ours, theirs, times, scale=1 / runs)
-        rates += matmul_rates()
         share = [runs * work / spent / median(rates) for spent in turns.ours]
         notes = {"peer": f"TRL and PEFT one by one, {how}", "matmul_gflops": median(rates), "share": share}
         yield Turns(turns.name, turns.of, turns.ours, turns.theirs, notes)
+
+
+def _hands(setting: Setting, runs: int) -> Hands:
+    """Whoever trains so many runs of a few thousand rows when the pipeline does it: of one, this process alone."""
+    how = (setting.base, setting.experiment.train.precision, Chat(), Machine(), setting.memory)
+    make = partial(TrainingHand, *how)
+    return setting.hands(make) if runs > 1 else Alone(make)
+
+
+def _dealt(jobs: Sequence[Job], size: int, most: int) -> Iterator[list[Job]]:
+    """Runs of one group as the pipeline's fleets have them: even ones, each with a part for every process."""
+    count = -(-len(jobs) // (most * size))
+    for some in dealt(jobs, count):
+        yield from dealt(some, min(size, len(some)))
 
 
 def _new(setting: Setting) -> Path:
