@@ -40,8 +40,7 @@ def figure4(setting: Setting, times: int) -> Iterator[Turns]:
         ]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
-    run()  # what the system keeps of files
-    yield in_turn("figure4", "28 runs and their base, 23,200 answers", run, None, times)
+    yield in_turn("figure4", "28 runs and their base, 23,200 answers", run, None, times, warm=False)
 
 
 KINDS: dict[str, Callable[[Setting, int], Iterator[Turns]]] = {

@@ -44,8 +44,9 @@ def in_turn(
     times: int = 5,
     notes: Mapping[str, Any] | None = None,
     scale: float = 1.0,
+    warm: bool = True,
 ) -> Turns:
-    """Does both, in turn, after each was done once for warming up.
+    """Does both, in turn.
 
     Args:
         name: what is done.
@@ -55,9 +56,10 @@ def in_turn(
         times: how often.
         notes: what else to say of it.
         scale: how much of theirs is done in a turn, if it is a part: its seconds are divided by it.
+        warm: whether each is done once before, and not counted.
     """
     ways = [way for way in (ours, theirs) if way is not None]
-    for way in ways:
+    for way in ways if warm else ():
         way()
     spent = [[_seconds(way) for way in ways] for _ in range(times)]
     others = [one[1] / scale for one in spent] if theirs is not None else []
