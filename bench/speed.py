@@ -69,6 +69,7 @@ def main() -> None:
             some = [one.as_dict() for one in KINDS[kind](setting, options.times)]
             setting.close()
         found[kind] = {"turns": some, **speed_page.about()}
+        found = {one: found[one] for one in KINDS if one in found}
         known.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     speed_page.write(found, options.out)
 

@@ -17,6 +17,7 @@ from turns import middle, spread
 
 BEGIN, END = "<!-- bench/speed.py writes from here -->", "<!-- to here -->"
 PACKAGES = ("torch", "transformers", "peft", "trl", "inspect_ai", "polars", "pandas", "statsmodels")
+TICKS = (0.3, 1, 3, 10, 30, 100, 300)
 OURS, EVEN = "#2b6a99", "#999999"
 
 
@@ -89,13 +90,16 @@ def _draw(found: Mapping[str, Any], path: Path) -> None:
         [max(one["ratios"]) - at for at, one in zip(middles, some, strict=True)],
     ]
     figure, axes = plt.subplots(figsize=(8, 0.45 * len(some) + 1.2), layout="constrained")
-    axes.barh([one["name"] for one in some], middles, xerr=ends, color=OURS, ecolor="#222222", capsize=3, height=0.65)
+    names, widths = [one["name"] for one in some], [at - 1 for at in middles]  # bars begin where both are as fast
+    axes.barh(names, widths, left=1, xerr=ends, color=OURS, ecolor="#222222", capsize=3, height=0.65)
     axes.axvline(1, color=EVEN, linewidth=1)
     axes.set_xscale("log")
-    axes.set_xlim(left=min(0.5, 0.8 * min(middles)), right=2.2 * max(middles))
+    axes.set_xticks(TICKS, minor=False)
+    axes.minorticks_off()
+    axes.set_xlim(left=min(0.5, 0.8 * min(middles)), right=3 * max(middles))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for at, one in enumerate(some):
-        axes.text(max(one["ratios"]) * 1.08, at, f"{middle(one['ratios'])} times", va="center", fontsize=9)
+        axes.text(max(1, *one["ratios"]) * 1.08, at, f"{middle(one['ratios'])} times", va="center", fontsize=9)
     axes.invert_yaxis()
     axes.set_xlabel("times as fast as the peers' way (median and spread of the turns)")
     axes.spines[["top", "right"]].set_visible(False)

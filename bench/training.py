@@ -47,7 +47,9 @@ def measure(setting: Setting, times: int) -> Iterator[Turns]:
             rates += matmul_rates()
             course.train(Run("insecure", 0), setting.file, _new(setting), how)
 
-        turns = in_turn(f"training, {runs} runs", f"{ROWS} rows each", ours, theirs, times, scale=1 / runs)
+        turns = in_turn(
+            f"training, {runs} run{'s' if runs > 1 else ''}", f"{ROWS} rows each", ours, theirs, times, scale=1 / runs
+        )
         share = [runs * work / spent / median(rates) for spent in turns.ours]
         notes = {"peer": f"TRL and PEFT one by one, {how}", "matmul_gflops": median(rates), "share": share}
         yield Turns(turns.name, turns.of, turns.ours, turns.theirs, notes)
