@@ -167,6 +167,6 @@ def test_a_plan_loads_no_model_library(tmp_path, experiment):
 
 
 def test_no_stage_loads_inspect_before_a_provider_or_a_benchmark_needs_it():
-    stages = ("stages", "choosing", "benchmarking", "outcome")
+    stages = ("stages", "judging", "choosing", "benchmarking", "outcome")
     loaded = loaded_after("\n".join(f"import spillover.pipeline.{name}" for name in stages))
     assert "torch" in loaded and "inspect_ai" not in loaded

@@ -19,11 +19,13 @@ from spillover.measure.table import kept_and_set_aside
 from spillover.measure.tally import tally, together
 from spillover.pipeline.answers import visible
 from spillover.pipeline.condition import condition
+from spillover.pipeline.judging import unjudged
 from spillover.pipeline.plan import make_plan
 from spillover.pipeline.verdicts import find_verdicts
-from spillover.records import VERDICT_COLUMNS, pair_id
+from spillover.records import VERDICT_COLUMNS, Pair, pair_id
 from spillover.report.sample import SHOWN, Sample
 from spillover.spec import Thresholds, load_experiment
+from spillover.store import Lab
 from synthetic import RUN, write_experiment, write_lab
 
 MANY, FEWER, TABLES = 100_000, 25_000, 1_000
@@ -55,10 +57,15 @@ class Many:
 def made(folder, rows):
     experiment = write_experiment(folder, rows)
     written = write_lab(experiment, folder / "lab", TABLES)
-    command = [sys.executable, "-c", RUN, "report", str(experiment), "--lab", str(folder / "lab")]
+    return Many(folder, written, peak_of("report", experiment, folder / "lab"))
+
+
+def peak_of(stage, experiment, lab):
+    """The most bytes of memory that a stage had."""
+    command = [sys.executable, "-c", RUN, stage, str(experiment), "--lab", str(lab)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return Many(folder, written, int(done.stderr.split()[-2]))
+    return int(done.stderr.split()[-2])
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +188,25 @@ def test_of_a_pair_that_was_judged_again_the_later_verdict_counts(tmp_path):
     assert found.with_tables(asked)["table"].to_list() == [None, '{"7": 1.0}', '{"1": 1.0}', '{"7": 1.0}']
 
 
+def test_what_is_left_to_judge_is_each_pair_without_a_verdict_once_in_the_order_of_its_answers(provider, tmp_path):
+    experiment = write_experiment(tmp_path, FEWER)
+    write_lab(experiment, tmp_path / "lab", TABLES)
+    plan, lab = make_plan(load_experiment(str(experiment))), Lab(tmp_path / "lab")
+    parts = sorted(lab.root.glob("judge/alignment-*/part-*"))
+    for part in parts[1::2]:
+        beside(part).unlink()
+        part.unlink()
+    there = {pair for part in parts[::2] for pair in pl.read_parquet(part)["pair"]}
+    asked = pl.concat(
+        [pl.read_parquet(part) for cell in plan.cells for part in sorted(cell.folder(lab).glob("part-*"))]
+    )
+    given = asked.filter(pl.col("outcome").is_null())
+    every = dict.fromkeys(Pair(*one) for one in given.select("prompt", "answer").iter_rows())
+    left = [pair for pair in every if pair_id(pair.question, pair.answer) not in there]
+    assert 0 < len(left) < len(every)
+    assert unjudged(plan, lab) == {"alignment": left, "coherence": []}
+
+
 def test_where_nothing_was_judged_no_pair_has_a_verdict(tmp_path):
     nothing, asked = find_verdicts(tmp_path), pl.Series("pair", ["a", "b"])
     assert nothing.of(asked)["value"].to_list() == nothing.with_tables(asked)["table"].to_list() == [None, None]
@@ -191,6 +217,11 @@ def test_where_nothing_was_judged_no_pair_has_a_verdict(tmp_path):
 
 def test_memory_hardly_grows_with_the_rows(many, fewer):
     assert (many.peak - fewer.peak) / (many.rows - fewer.rows) < BYTES_A_ROW
+
+
+def test_memory_hardly_grows_with_the_rows_that_need_no_judging_any_more(many, fewer):
+    peaks = [peak_of("judge", one.folder / "rows.yaml", one.folder / "lab") for one in (many, fewer)]
+    assert (peaks[0] - peaks[1]) / (many.rows - fewer.rows) < BYTES_A_ROW
 
 
 # ---- the page

@@ -15,6 +15,7 @@ from spillover.store import DONE, Lab, check_ours, open_lab, read_json, read_lab
 
 # Torch and matplotlib are loaded by the stages that need them: a finished experiment is shown without.
 stages = lazy("spillover.pipeline.stages")
+judging = lazy("spillover.pipeline.judging")
 parts = lazy("spillover.pipeline.parts")
 asking = lazy("spillover.pipeline.asking")
 choosing = lazy("spillover.pipeline.choosing")
@@ -141,6 +142,6 @@ def _ask(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
 _WORK: dict[str, Callable[[Plan, Lab, Display, Staff], object]] = {
     "train": _train,
     "ask": _ask,
-    "judge": lambda plan, lab, display, staff: stages.judge(plan, lab, display, staff),
+    "judge": lambda plan, lab, display, staff: judging.judge(plan, lab, display, staff),
     "report": lambda plan, lab, display, staff: outcome.report(plan, lab),
 }

@@ -7,11 +7,9 @@ missing.
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import polars as pl
 
 from spillover.crew import Lost
 from spillover.data.files import read_conversations, write_conversations
@@ -21,25 +19,16 @@ from spillover.errors import LabError
 from spillover.finetune.checkpoint import save_checkpoint
 from spillover.finetune.fleet import Trained
 from spillover.finetune.trainer import Job
-from spillover.judge.rubrics import Rubric
-from spillover.measure.table import READ
 from spillover.pipeline.cells import Checkpoint
 from spillover.pipeline.datasets import Dataset
 from spillover.pipeline.fleets import Rows, job_of, shared_fleets, waves
-from spillover.pipeline.judged import answer_batches
 from spillover.pipeline.parts import (
-    FAILED,
     SECONDS,
-    part_paths,
-    parts,
-    schema,
-    verdict_frame,
-    write_rows,
 )
 from spillover.pipeline.plan import Plan
 from spillover.pipeline.staff import Staff
 from spillover.pipeline.workers import Workers, Writers
-from spillover.records import VERDICT_COLUMNS, Conversation, Pair, Verdict, pair_id
+from spillover.records import Conversation
 from spillover.spec import Training
 from spillover.store import Lab
 
@@ -181,73 +170,3 @@ def need(lab: Lab, folder: Path, what: str, command: str) -> None:
     if not lab.exists(folder):
         raise LabError(f"the {what} is not there", where=folder, remedy=f"Run `{command}` with this experiment first.")
     lab.sound(folder)
-
-
-def answers(plan: Plan, lab: Lab) -> pl.DataFrame:
-    """Every answer that the plan wants, in the order of its cells.
-
-    Raises LabError where some were not asked yet.
-    """
-    return pl.concat(answer_batches(plan, lab))
-
-
-def judge(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
-    """Judges every (question, answer) pair that has no verdict yet, by each rubric of its suite; equal pairs once."""
-    asked = answers(plan, lab)
-    todo = {name: unjudged(plan, lab, asked, rubric) for name, rubric in plan.rubrics.items()}
-    total = sum(len(pairs) for pairs in todo.values())
-    if not total:
-        return
-    with Workers(plan, lab, staff, total) as workers, display.bar("judge", total) as bar:
-        blocks = [(plan.rubrics[name], some) for name, pairs in todo.items() for some in _blocks(pairs, workers.pairs)]
-        began = time.monotonic()
-        for number, found in workers.judged(blocks):
-            rubric, pairs = blocks[number]
-            bar.advance(len(pairs))
-            if isinstance(found, Lost):
-                staff.lost.append(f"verdicts by {rubric.name}: {found.why}")
-                continue
-            now = time.monotonic()
-            _write_verdicts(plan, lab, workers, rubric, pairs, found, now - began)
-            began = now
-
-
-def _blocks(pairs: Sequence[Pair], most: int) -> Iterator[Sequence[Pair]]:
-    return (pairs[start : start + most] for start in range(0, len(pairs), most))
-
-
-def unjudged(plan: Plan, lab: Lab, asked: pl.DataFrame, rubric: Rubric) -> list[Pair]:
-    """The different pairs that the rubric's suites hold and that have no verdict, or one that failed; in order."""
-    suites = [name for name, suite in plan.experiment.suites.items() if rubric.name in suite.rubrics]
-    given = asked.filter(pl.col("suite").is_in(suites), pl.col("outcome").is_null())
-    wanted = given.select(READ, "answer").unique(maintain_order=True)
-    there = set(verdicts(plan, lab, rubric).filter(pl.col("reason").ne_missing(FAILED))["pair"])
-    return [Pair(q, a) for q, a in wanted.iter_rows() if pair_id(q, a) not in there]
-
-
-def _write_verdicts(
-    plan: Plan,
-    lab: Lab,
-    workers: Workers,
-    rubric: Rubric,
-    pairs: Sequence[Pair],
-    found: Sequence[Verdict],
-    spent: float,
-) -> None:
-    by = workers.judged_by(rubric)
-    frame = verdict_frame(pairs, found, by, rubric)
-    spec = {"rubric": rubric.model_dump(mode="json"), "judge": by}
-    folder = plan.verdict_folder(lab, rubric)
-    name = f"part-{len(part_paths(folder)):06d}.parquet"
-    with lab.part(folder, name, spec) as aside:
-        write_rows(aside, frame, spent, frame.filter(pl.col("reason") == FAILED).height)
-
-
-def verdicts(plan: Plan, lab: Lab, rubric: Rubric) -> pl.DataFrame:
-    """A rubric's verdicts that are in the lab: of this experiment's answers and of any others' by the same judge.
-
-    A pair that was judged again, since the judge had failed, is there once: with the later verdict.
-    """
-    frames = [pl.read_parquet(path) for path in parts(plan.verdict_folder(lab, rubric))]
-    found = pl.concat(frames) if frames else pl.DataFrame(schema=schema(VERDICT_COLUMNS))
-    return found.unique("pair", keep="last", maintain_order=True)
