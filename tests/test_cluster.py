@@ -269,7 +269,13 @@ def test_a_run_that_is_killed_goes_on_on_the_cluster_and_what_the_cluster_made_i
         while run.poll() is None and not list(lab.glob("ask/*/part-*.parquet")):
             time.sleep(0.05)
         run.kill()
-    made = {path: path.stat().st_mtime_ns for path in lab.glob("[!.]*/*/*") if path.is_file()}
+    # Whole results; beside them lies what was being written when the run was killed.
+    files = [
+        *lab.glob("ask/*/part-*.parquet"),
+        *(file for done in lab.glob("*/*/done.json") for file in done.parent.rglob("*")),
+    ]
+    made = {path: path.stat().st_mtime_ns for path in files}
+    assert any(path.suffix == ".safetensors" for path in made)
     assert not list(lab.glob("judge/*"))
     done = spillover("run", experiment, "--lab", lab)  # on this machine
     assert done.returncode == 0, done.stderr
