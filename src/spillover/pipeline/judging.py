@@ -49,12 +49,13 @@ def unjudged(plan: Plan, lab: Lab) -> dict[str, list[Pair]]:
     Answers pass by; only what is to be judged is held, and some thirty bytes of each verdict that is there.
     """
     there = {name: find_verdicts(plan.verdict_folder(lab, rubric)) for name, rubric in plan.rubrics.items()}
+    suites = plan.experiment.suites.items()
+    judged_by = {name: [suite for suite, spec in suites if name in spec.rubrics] for name in plan.rubrics}
     todo: dict[str, dict[str, Pair]] = {name: {} for name in plan.rubrics}
     for asked in answer_batches(plan, lab):
         given = asked.filter(pl.col("outcome").is_null())
         for name, pairs in todo.items():
-            suites = [suite for suite, spec in plan.experiment.suites.items() if name in spec.rubrics]
-            pairs.update(_without(given.filter(pl.col("suite").is_in(suites)), there[name]))
+            pairs.update(_without(given.filter(pl.col("suite").is_in(judged_by[name])), there[name]))
     return {name: list(pairs.values()) for name, pairs in todo.items()}
 
 

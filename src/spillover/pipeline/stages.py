@@ -22,9 +22,7 @@ from spillover.finetune.trainer import Job
 from spillover.pipeline.cells import Checkpoint
 from spillover.pipeline.datasets import Dataset
 from spillover.pipeline.fleets import Rows, job_of, shared_fleets, waves
-from spillover.pipeline.parts import (
-    SECONDS,
-)
+from spillover.pipeline.parts import SECONDS
 from spillover.pipeline.plan import Plan
 from spillover.pipeline.staff import Staff
 from spillover.pipeline.workers import Workers, Writers
