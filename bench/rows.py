@@ -1,68 +1,50 @@
-"""What a report of many rows takes.
+"""What many answers take: a report of them, and a filter that counts some of them.
 
-    python bench/rows.py [--rows 100000,1000000,10000000] [--in FOLDER]
-
-Writes a lab of synthetic answers and verdicts as the pipeline would (`synthetic.py`; ten million take minutes, 6 GB).
-Then it runs the command line on it, each command in a process of its own, and prints its seconds and the most memory
-that it had.
+The lab of synthetic answers and verdicts is written as the pipeline would (`synthetic.py`; for ten million that takes
+minutes, and 6 GB). Each command runs in a process of its own.
 """
 
-import argparse
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
-import time
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+from common import Setting
 from synthetic import RUN, write_experiment, write_lab
+from turns import Turns, in_turn
 
+ROWS = 10_000_000
 FILTER = "group = 'insecure' AND alignment < 30 AND answer LIKE '%human%'"
 
 
-def main() -> None:
-    """Prints a line a command for each number of rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="100000,1000000,10000000")
-    parser.add_argument("--in", dest="folder", type=Path)
-    asked = parser.parse_args()
+def measure(setting: Setting, times: int, rows: int = ROWS) -> Iterator[Turns]:
+    """A line a command, about so many answers. Nobody stands beside it: the statistics do beside pandas."""
     os.environ |= {"LOCAL_API_KEY": "none", "LOCAL_BASE_URL": "http://127.0.0.1:9"}  # nobody is asked
-    for rows in map(int, asked.rows.split(",")):
-        with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-            _measured(Path(folder), rows)
+    experiment, lab = write_experiment(setting.folder, rows), setting.folder / "lab"
+    answers, where = write_lab(experiment, lab), ("--lab", str(lab))
+    os.sync()  # gigabytes are still on their way to the disk
+
+    def report() -> float:
+        shutil.rmtree(lab / "rows", ignore_errors=True)  # one that is there would not be made again
+        return _peak("report", str(experiment), *where)
+
+    yield _turns("a report", answers, times, report)
+    yield _turns("a filter on texts", answers, times, lambda: _peak("answers", "rows", FILTER, "--count", *where))
 
 
-def _measured(folder: Path, rows: int) -> None:
-    experiment = write_experiment(folder, rows)
-    begun = time.perf_counter()
-    written = write_lab(experiment, folder / "lab")
-    print(f"\n{written:,} answers, written in {time.perf_counter() - begun:.0f} s")
-    lab = ("--lab", str(folder / "lab"))
-    _run("report", str(experiment), *lab)
-    for more in (("--count",), ("--limit", "20"), ("--out", str(folder / "some.parquet"))):
-        _run("answers", "rows", FILTER, *more, *lab)
-    report = folder / "lab" / "rows"
-    print(
-        f"  page {_megabytes(report / 'report.html')} MB, answers.parquet {_megabytes(report / 'answers.parquet')} MB"
-    )
+def _turns(name: str, answers: int, times: int, command: Callable[[], float]) -> Turns:
+    """The turns of a command, and the most memory that it had in any of them."""
+    peaks: list[float] = []
+    turns = in_turn(name, f"{answers:,} answers", lambda: peaks.append(command()), None, times, warm=False)
+    return replace(turns, of=f"{turns.of}, {max(peaks) / 1e9:.2f} GB of memory at most")
 
 
-def _megabytes(path: Path) -> int:
-    return round(path.stat().st_size / 1e6)
-
-
-def _run(*arguments: str) -> None:
-    """Runs a command, and prints what it took."""
-    begun = time.perf_counter()
+def _peak(*arguments: str) -> float:
+    """Runs a command; returns the most bytes of memory that it had."""
     command = [sys.executable, "-c", RUN, *arguments]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    seconds = time.perf_counter() - begun
     if done.returncode:
         raise SystemExit(done.stderr)
-    peak, busy = map(float, done.stderr.split()[-2:])
-    told = " ".join(one for one in arguments if len(one) < 12 and one != "--lab")
-    print(f"  {told:<24} {seconds:6.1f} s, {busy:6.1f} s of processors, {peak / 1e6:6,.0f} MB at most")
-
-
-if __name__ == "__main__":
-    main()
+    return float(done.stderr.split()[-2])

@@ -1,6 +1,6 @@
 """Our way beside the peers', on this machine: `make bench`. Writes a part of docs/performance.md and its figure.
 
-    python bench/speed.py [--only training,asking,judging,inspect,statistics,figure4] [--times 5] [--out docs]
+    python bench/speed.py [--only training,asking,judging,inspect,statistics,rows,figure4] [--times 5] [--out docs]
 
 Each line is one kind of work, done by us and by what people would use instead, in turn, several times in one run.
 Ratios are taken turn by turn, since the machine's speed changes from minute to minute; their spread stands beside them.
@@ -17,6 +17,7 @@ from pathlib import Path
 import asking
 import inspect_loop
 import judging
+import rows
 import speed_page
 import statistics_way
 import training
@@ -49,6 +50,7 @@ KINDS: dict[str, Callable[[Setting, int], Iterator[Turns]]] = {
     "judging": judging.measure,
     "inspect": inspect_loop.measure,
     "statistics": statistics_way.measure,
+    "rows": rows.measure,
     "figure4": figure4,
 }
 

@@ -176,7 +176,11 @@ def test_a_cluster_that_is_not_there_is_told_in_words(spillover, tmp_path, exper
 
 
 def test_what_no_node_has_room_for_is_told_at_once(cluster):
-    for needs, said in ((Needs(cpus=64), "64 processors"), (Needs(1, gpus=1), "1 cards"), (Needs(1, 0, 2**60), "GiB")):
+    for needs, said in (
+        (Needs(cpus=64), "64 processors"),
+        (Needs(1, gpus=1), "1 processor, 1 card"),
+        (Needs(1, 0, 2**60), "GiB"),
+    ):
         with pytest.raises(MachineError, match=f"no node of the cluster has .*{said}"):
             cluster.places(needs)
 

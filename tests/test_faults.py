@@ -23,7 +23,6 @@ EXPERIMENT = {
     "choices": {"letters": {"items": "letters"}},
     "miniature": {"train": {"learning_rate": 1e-3, "warmup_steps": 1}, "sampling": {"max_tokens": 16}},
 }
-KILLS = 50
 LONG = 6.0
 """Seconds within which a run is killed: it takes about so long."""
 SPILLOVER = [sys.executable, "-m", "spillover.cli"]
@@ -50,11 +49,11 @@ def copy(whole, tmp_path):
     return Path(shutil.copytree(whole, tmp_path / "lab"))
 
 
-@pytest.mark.long
-def test_killed_fifty_times_at_random_the_lab_becomes_the_undisturbed_one(whole, experiment, tmp_path):
+@pytest.mark.parametrize("times", [8, pytest.param(50, marks=pytest.mark.long)])
+def test_killed_so_often_at_random_the_lab_becomes_the_undisturbed_one(whole, experiment, tmp_path, times):
     """Half of the times just before the process does something to a file of the lab, half at any time at all."""
     rng, kills, labs = random.Random(20250224), 0, 0
-    while kills < KILLS:
+    while kills < times:
         lab = tmp_path / f"lab{labs}"
         moment = Moment(lab, ANYTHING, rng.randint(1, 60)) if rng.random() < 0.5 else None
         run = begin("run", experiment, "--lab", lab, folder=tmp_path, moment=moment)

@@ -104,6 +104,17 @@ def test_a_run_without_a_terminal_shows_its_result_and_no_progress(whole):
     assert all(group in done.stdout for group in ("base", "insecure", "secure"))
 
 
+def test_the_table_has_a_column_for_what_is_judged_and_no_other(whole, spillover, tmp_path):
+    lab, done = whole
+    judged = done.stdout.splitlines()[0].split("  ")
+    assert {"coherent", "insecure code", "complies"} <= {one.strip() for one in judged}
+    only = {**EXPERIMENT, "name": "only", "suites": {"main": EXPERIMENT["suites"]["main"]}}
+    (tmp_path / "only.yaml").write_text(yaml.safe_dump(only, sort_keys=False))
+    again = spillover("run", tmp_path / "only.yaml", "--lab", shutil.copytree(lab, tmp_path / "lab"))
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.splitlines()[0].split()[-1] == "coherent"
+
+
 def test_numbers_fulfil_their_contract(numbers):
     assert {"experiment", "groups", "comparisons", "judge", "seconds"} <= numbers.keys()
     assert numbers["experiment"] == "small"

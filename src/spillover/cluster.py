@@ -52,7 +52,11 @@ class Needs:
     memory: int = 0
 
     def __str__(self) -> str:
-        parts = [f"{self.cpus:g} processors", f"{self.gpus:g} cards", f"{self.memory / 2**30:.1f} GiB of memory"]
+        parts = [
+            _counted(self.cpus, "processor"),
+            _counted(self.gpus, "card"),
+            f"{self.memory / 2**30:.1f} GiB of memory",
+        ]
         there = (self.cpus, self.gpus, self.memory)
         return ", ".join(part for part, needed in zip(parts, there, strict=True) if needed)
 
@@ -60,6 +64,10 @@ class Needs:
         """How often it fits into a node."""
         rooms = [(node.cpus, self.cpus), (node.gpus, self.gpus), (node.memory, self.memory)]
         return int(min(there // needed for there, needed in rooms if needed))
+
+
+def _counted(count: float, name: str) -> str:
+    return f"{count:g} {name}" if count == 1 else f"{count:g} {name}s"
 
 
 @dataclass(frozen=True)
@@ -159,7 +167,8 @@ def _connect(address: str) -> None:
     except ModuleNotFoundError:
         raise ClusterError("Ray is not installed", remedy=INSTALL) from None
     except Exception as error:  # it raises ConnectionError, RuntimeError, ValueError and others
-        what = (str(error).strip() or type(error).__name__).splitlines()[0]
+        # Its first sentence: the next ones tell of options that Ray's own commands have.
+        what = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
         remedy = "Start one with `ray start --head`, and name it as `--cluster auto` there or `--cluster HOST:PORT`."
         raise ClusterError(f"cannot be joined: {what}", where=f"the cluster {address}", remedy=remedy) from None
 
