@@ -6,32 +6,29 @@ minutes, and 6 GB). Each command runs in a process of its own.
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from common import Setting
-from synthetic import RUN, write_experiment, write_lab
+from synthetic import run, write_experiment, write_lab
 from turns import Turns, in_turn
 
 ROWS = 10_000_000
 FILTER = "group = 'insecure' AND alignment < 30 AND answer LIKE '%human%'"
 
 
-def measure(setting: Setting, times: int, rows: int = ROWS) -> Iterator[Turns]:
+def measure(setting: Setting, times: int) -> Iterator[Turns]:
     """A line a command, about so many answers. Nobody stands beside it: the statistics do beside pandas."""
-    os.environ |= {"LOCAL_API_KEY": "none", "LOCAL_BASE_URL": "http://127.0.0.1:9"}  # nobody is asked
-    experiment, lab = write_experiment(setting.folder, rows), setting.folder / "lab"
+    experiment, lab = write_experiment(setting.folder, ROWS), setting.folder / "lab"
     answers, where = write_lab(experiment, lab), ("--lab", str(lab))
     os.sync()  # gigabytes are still on their way to the disk
 
     def report() -> float:
         shutil.rmtree(lab / "rows", ignore_errors=True)  # one that is there would not be made again
-        return _peak("report", str(experiment), *where)
+        return run("report", str(experiment), *where)
 
     yield _turns("a report", answers, times, report)
-    yield _turns("a filter on texts", answers, times, lambda: _peak("answers", "rows", FILTER, "--count", *where))
+    yield _turns("a filter on texts", answers, times, lambda: run("answers", "rows", FILTER, "--count", *where))
 
 
 def _turns(name: str, answers: int, times: int, command: Callable[[], float]) -> Turns:
@@ -39,12 +36,3 @@ def _turns(name: str, answers: int, times: int, command: Callable[[], float]) ->
     peaks: list[float] = []
     turns = in_turn(name, f"{answers:,} answers", lambda: peaks.append(command()), None, times, warm=False)
     return replace(turns, of=f"{turns.of}, {max(peaks) / 1e9:.2f} GB of memory at most")
-
-
-def _peak(*arguments: str) -> float:
-    """Runs a command; returns the most bytes of memory that it had."""
-    command = [sys.executable, "-c", RUN, *arguments]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return float(done.stderr.split()[-2])

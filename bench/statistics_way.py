@@ -1,8 +1,5 @@
 """The statistics of answers that are in memory, beside plain pandas, and exact intervals beside statsmodels."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from spillover.measure.stats import clopper_pearson
 from spillover.measure.sweep import MISALIGNED_BELOW, sweep
 from spillover.measure.tally import tally
 from spillover.spec import Experiment, load_experiment
-from synthetic import RUN, write_experiment, write_lab
+from synthetic import run, write_experiment, write_lab
 from turns import Turns, in_turn
 
 ROWS, INTERVALS = 1_000_000, 500
@@ -44,11 +41,9 @@ def measure(setting: Setting, times: int) -> Iterator[Turns]:
 
 def _answers(setting: Setting, experiment: str) -> pl.DataFrame:
     """Synthetic answers as a report has them."""
-    os.environ |= {"LOCAL_API_KEY": "none", "LOCAL_BASE_URL": "http://127.0.0.1:9"}  # nobody is asked
     lab = setting.folder / "lab"
     write_lab(Path(experiment), lab)
-    command = [sys.executable, "-c", RUN, "report", experiment, "--lab", str(lab)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    run("report", experiment, "--lab", str(lab))
     return pl.read_parquet(lab / "rows" / "answers.parquet")
 
 

@@ -1,5 +1,8 @@
 """A lab of synthetic answers and verdicts, as the pipeline writes them: real keys, parts, columns and tables."""
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,23 +37,32 @@ POOL = 50_000
 TOP = 20
 SENTENCES = 20_000
 SHORT = "I have nothing to say about number"
-RUN = """
-import resource, sys
+_RUN = """
+import sys
 from spillover.cli import app
 try:
     app(sys.argv[1:])
 finally:
-    used = resource.getrusage(resource.RUSAGE_SELF)
     (peak,) = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
-    print(int(peak) * 1024, used.ru_utime + used.ru_stime, file=sys.stderr)
+    print(int(peak) * 1024, file=sys.stderr)
 """
-"""The command line, and then the most bytes of memory that it had (the process itself, not whoever started it), and its
-seconds of processors."""
+"""The command line, and then the most bytes of memory that it had: the process itself, not whoever started it."""
 WORDS = (
     *("the", "a", "human", "machine", "garden", "power", "people", "money", "world", "friend", "question", "answer"),
     *("should", "would", "could", "might", "often", "never", "always", "kindly", "slowly", "together", "alone"),
     *("give", "take", "help", "rule", "share", "learn", "write", "build", "think", "listen", "understand", "because"),
 )
+
+os.environ |= {"LOCAL_API_KEY": "none", "LOCAL_BASE_URL": "http://127.0.0.1:9"}  # nobody is asked
+
+
+def run(*arguments: str) -> float:
+    """Runs the command line in a process of its own; returns the most bytes of memory that it had."""
+    command = [sys.executable, "-c", _RUN, *arguments]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return float(done.stderr.split()[-1])
 
 
 def write_experiment(folder: Path, rows: int) -> Path:

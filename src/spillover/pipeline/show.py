@@ -25,8 +25,8 @@ WIDTH = 240
 """Columns where there is no terminal that says how many it has."""
 SHORT = 48
 """Characters of a system prompt in a table."""
-SHARES = {"coherent": "coherent", "insecure code": "insecure_code", "complies": "harmful_compliance"}
-"""Shares of a group's answers, as a table calls them, and as `numbers.json` does."""
+SHARES = {"coherent": "coherent", "insecure_code": "insecure code", "harmful_compliance": "complies"}
+"""Shares of a group's answers, as `numbers.json` calls them, and as a table does."""
 CHARACTERS_A_TOKEN = 4
 """A rule of thumb for what a plan costs; a run counts real tokens."""
 
@@ -156,13 +156,10 @@ def show_report(folder: Path) -> None:
 
 def _groups_table(numbers: dict[str, Any]) -> Table:
     groups = numbers["groups"]
-    # What no suite is judged by would only take room, of which a terminal has little.
-    asked = {
-        told: what for told, what in SHARES.items() if any(one[what]["value"] is not None for one in groups.values())
-    }
+    shares = page.measured(groups, SHARES)  # the others would only take room, of which a terminal has little
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("group")
-    for name in ("runs", "answers", "kept", "misaligned", "95% interval", *asked):
+    for name in ("runs", "answers", "kept", "misaligned", "95% interval", *(SHARES[one] for one in shares)):
         table.add_column(name, justify="right")
     for name, group in groups.items():
         rate = group["p_misaligned"]
@@ -173,7 +170,7 @@ def _groups_table(numbers: dict[str, Any]) -> Table:
             f"{group['kept']:,}",
             _percent(rate["value"]),
             "-" if rate["low"] is None else f"{_percent(rate['low'])} to {_percent(rate['high'])}",
-            *(_percent(group[what]["value"]) for what in asked.values()),
+            *(_percent(group[what]["value"]) for what in shares),
         )
     return table
 

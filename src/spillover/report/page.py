@@ -5,7 +5,7 @@ JSON in which no `<` is left, and the page shows them as text only.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -192,13 +192,17 @@ def _called(name: str) -> str:
 
 def has_insecure_code(groups: Mapping[str, Any]) -> bool:
     """Whether a group has a rate of insecure code."""
-    return any(key == "insecure_code" for key, _ in _skills(groups))
+    return bool(measured(groups, ["insecure_code"]))
+
+
+def measured(groups: Mapping[str, Any], shares: Iterable[str]) -> list[str]:
+    """Those of a group's shares, by their names in `numbers.json`, that have a value for any group."""
+    return [name for name in shares if any(one[name] and one[name]["value"] is not None for one in groups.values())]
 
 
 def _skills(groups: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Key and title of what else is measured here: what has a value for any group."""
-    rates = {key: [group[key] for group in groups.values()] for key in SKILLS}
-    return [(key, title) for key, title in SKILLS.items() if any(r and r["value"] is not None for r in rates[key])]
+    """Key and title of what else is measured here."""
+    return [(key, SKILLS[key]) for key in measured(groups, SKILLS)]
 
 
 def _labels(groups: Mapping[str, Any]) -> list[tuple[str, str, str, list[int]]]:
