@@ -24,6 +24,8 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check --no-cache src tests bench
 	$(BIN)/ruff format --check src tests bench
 	$(BIN)/mypy
+	@echo "collecting the tests: each file must load"
+	@told=$$($(BIN)/python -m pytest --collect-only 2>&1) || { echo "$$told"; exit 1; }
 
 bench: $(VENV)/.dev
 	$(BIN)/python bench/speed.py
