@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -170,6 +171,15 @@ def test_of_a_pair_that_was_judged_again_the_later_verdict_counts(tmp_path):
     found, asked = find_verdicts(tmp_path), pl.Series("pair", ["c", "a", "b", "a"])
     assert found.of(asked)["value"].to_list() == [None, 7.0, 1.0, 7.0]
     assert found.with_tables(asked)["table"].to_list() == [None, '{"7": 1.0}', '{"1": 1.0}', '{"7": 1.0}']
+
+
+@pytest.mark.parametrize("like", [[0, 0, 0, 0], [3, 2, 1, 0], [-1, -1, -1, -1], [9, 2, 9, 0]])
+def test_a_verdict_is_found_wherever_another_rubrics_verdict_of_its_pair_is(tmp_path, like):
+    kinds = {name: getattr(pl, kind) for name, kind in VERDICT_COLUMNS}
+    rows = [(pair, float(value), None, None, "{}", "j", "w") for value, pair in enumerate("abcd")]
+    pl.DataFrame(rows, kinds, orient="row").write_parquet(tmp_path / "part-000000.parquet")
+    found, asked = find_verdicts(tmp_path), pl.Series("pair", ["d", "x", "b", "a"])
+    assert found.of(asked, np.array(like))["value"].to_list() == [3.0, None, 1.0, 0.0]
 
 
 def test_what_is_left_to_judge_is_each_pair_without_a_verdict_once_in_the_order_of_its_answers(tmp_path):

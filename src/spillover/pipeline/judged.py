@@ -1,14 +1,15 @@
 """Every answer of an experiment with its verdicts, some tens of thousands at a time: there may be millions."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 
-from spillover.batches import batched
+from spillover.batches import ahead, batched
 from spillover.errors import LabError
 from spillover.judge.judge import TruthJudge
 from spillover.measure.table import READ, MissingVerdictsError, judged, lookup, with_pairs
@@ -22,7 +23,8 @@ TRUTH = "truth_"
 COLUMNS = {**schema(ANSWER_COLUMNS), "pair": pl.String}
 """The columns of parts of answers."""
 TOGETHER = 16
-"""Parts of answers, each of at most a few thousand, that are in memory at once."""
+"""Parts of answers, each of at most a few thousand, that make a batch."""
+Made = TypeVar("Made")
 
 
 def answer_batches(plan: Plan, lab: Lab) -> Iterator[pl.DataFrame]:
@@ -30,18 +32,25 @@ def answer_batches(plan: Plan, lab: Lab) -> Iterator[pl.DataFrame]:
 
     Raises LabError where some were not asked yet.
     """
+    return map(_read, _wanted(plan, lab))
+
+
+def _wanted(plan: Plan, lab: Lab) -> Iterator[list[tuple[int, Path]]]:
+    """The parts of each batch, and how many samples of each are wanted."""
     for cell in plan.cells:
         if any(missing_spans(cell, lab)):
             raise LabError(
                 "answers are missing", where=cell.folder(lab), remedy="Run `spillover ask` with this experiment first."
             )
-    wanted = ((cell.samples, path) for cell in plan.cells for path in parts(cell.folder(lab)))
-    for some in batched(wanted, TOGETHER):
-        frames = [_read([path for _, path in each], samples) for samples, each in groupby(some, lambda one: one[0])]
-        yield with_pairs(pl.concat(frames).collect(engine="streaming"))
+    yield from batched(((cell.samples, path) for cell in plan.cells for path in parts(cell.folder(lab))), TOGETHER)
 
 
-def _read(paths: list[Path], samples: int) -> pl.LazyFrame:
+def _read(some: Sequence[tuple[int, Path]]) -> pl.DataFrame:
+    frames = [_first([path for _, path in each], samples) for samples, each in groupby(some, lambda one: one[0])]
+    return with_pairs(pl.concat(frames).collect(engine="streaming"))
+
+
+def _first(paths: list[Path], samples: int) -> pl.LazyFrame:
     """The first samples of some parts. Those of before there were variants and pairs lack columns."""
     return pl.scan_parquet(paths, schema=COLUMNS, missing_columns="insert").filter(pl.col("sample") < samples)
 
@@ -55,7 +64,8 @@ class JudgedAnswers:
 
     @cached_property
     def _found(self) -> dict[str, Verdicts]:
-        return {name: find_verdicts(self.plan.verdict_folder(self.lab, one)) for name, one in self.plan.rubrics.items()}
+        folders = (self.plan.verdict_folder(self.lab, rubric) for rubric in self.plan.rubrics.values())
+        return dict(zip(self.plan.rubrics, ahead(find_verdicts, folders), strict=True))
 
     @cached_property
     def _rubrics(self) -> dict[str, list[str]]:
@@ -72,20 +82,22 @@ class JudgedAnswers:
         of_models = [name for name, rubric in self.plan.rubrics.items() if rubric.by == "model"]
         return of_models if self.plan.of_world else []
 
-    def batches(self) -> Iterator[pl.DataFrame]:
-        """All of them, in the order of the plan's cells.
+    def batches(self, work: Callable[[pl.DataFrame], Made]) -> Iterator[Made]:
+        """What `work` makes of each batch of them, in the order of the plan's cells; it is called by several threads.
 
         Raises LabError where answers or verdicts are missing.
         """
-        for asked in answer_batches(self.plan, self.lab):
-            yield self.judged(asked)
+        self._found  # noqa: B018  # once, before there are threads
+        return ahead(lambda some: work(self.judged(_read(some))), _wanted(self.plan, self.lab))
 
     def judged(self, asked: pl.DataFrame, *, tables: bool = False) -> pl.DataFrame:
         """Some answers with their verdicts; where it is wished, with the tables that these were read from.
 
         Raises LabError where verdicts are missing.
         """
-        found = {name: one.with_tables if tables else one.of for name, one in self._found.items()}
+        # Mostly all rubrics judge the same pairs in the same order.
+        like = next(iter(self._found.values())).rows(asked["pair"])
+        found = {name: partial(one.with_tables if tables else one.of, like=like) for name, one in self._found.items()}
         truth = {TRUTH + name: lookup(self._truth(name, asked)) for name in self.graded}
         try:
             return judged(asked, {**found, **truth}, self._rubrics)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -82,16 +83,31 @@ class _Passing:
 
     def _batches(self) -> Iterator[pl.DataFrame]:
         """What is written for people, batch by batch."""
-        thresholds = self.judged.plan.experiment.thresholds
-        for frame in self.judged.batches():
-            self.tallies.append(tally(frame, list(self.judged.plan.rubrics), thresholds))
-            for name in self.judged.graded:
-                truth = TRUTH + name
-                some = frame.select("pair", name, f"{name}_reason", truth, f"{truth}_reason")
+        for batch in self.judged.batches(self._batch):
+            self.tallies.append(batch.tally)
+            for name, some in batch.graded.items():
                 self.graded.setdefault(name, []).append(some)
-            shown = kept_and_set_aside(_for_people(frame), thresholds)
-            self.sample.add(shown)
-            yield shown
+            self.sample.add(batch.shown)
+            yield batch.shown
+
+    def _batch(self, frame: pl.DataFrame) -> "_Batch":
+        plan = self.judged.plan
+        counted = tally(frame, list(plan.rubrics), plan.experiment.thresholds)
+        graded = {name: _graded(frame, name) for name in self.judged.graded}
+        return _Batch(counted, graded, kept_and_set_aside(_for_people(frame), plan.experiment.thresholds))
+
+
+class _Batch(NamedTuple):
+    """What there is to know of some answers; as in `Seen`, but that all of them are shown."""
+
+    tally: pl.DataFrame
+    graded: dict[str, pl.DataFrame]
+    shown: pl.DataFrame
+
+
+def _graded(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    truth = TRUTH + name
+    return frame.select("pair", name, f"{name}_reason", truth, f"{truth}_reason")
 
 
 def _for_people(frame: pl.DataFrame) -> pl.DataFrame:

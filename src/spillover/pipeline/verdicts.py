@@ -38,47 +38,66 @@ class Verdicts:
     order: Rows
     seed: int
 
-    def of(self, pairs: pl.Series) -> pl.DataFrame:
-        """What the verdict of each pair says, without its table; nulls where there is none."""
-        return self.held.select(pl.col(*SAID).gather(self._rows(pairs))).cast({FEW: pl.String})
+    def of(self, pairs: pl.Series, like: Rows | None = None) -> pl.DataFrame:
+        """What the verdict of each pair says, without its table; nulls where there is none.
 
-    def with_tables(self, pairs: pl.Series) -> pl.DataFrame:
+        Args:
+            pairs: their names.
+            like: where they may be, see `rows`.
+        """
+        at = pl.Series(self.rows(pairs, like)).replace(-1, None)
+        return self.held.select(pl.col(*SAID).gather(at)).cast({FEW: pl.String})
+
+    def with_tables(self, pairs: pl.Series, like: Rows | None = None) -> pl.DataFrame:
         """As `of`, with the tables that the verdicts were read from."""
-        files = self.held[FILE].gather(self._rows(pairs).drop_nulls()).unique().sort()
+        rows = self.rows(pairs, like)
+        files = self.held[FILE].gather(rows[rows >= 0]).unique().sort()
         if not len(files):
-            return self.of(pairs).with_columns(table=pl.lit(None, pl.String))
+            return self.of(pairs, rows).with_columns(table=pl.lit(None, pl.String))
         # The reader leaves packed what is not asked for.
         those = pl.col("pair").hash().is_in(pairs.hash().unique().implode())
         every = pl.scan_parquet([self.files[number] for number in files]).select("pair", "table")
         tables = every.filter(those).collect(engine="streaming").unique("pair", keep="last", maintain_order=True)
         found = pairs.to_frame().join(tables, on="pair", how="left", maintain_order="left")
-        return self.of(pairs).hstack(found.select("table"))
+        return self.of(pairs, rows).hstack(found.select("table"))
 
-    def _rows(self, pairs: pl.Series) -> pl.Series:
-        """Where the verdict of each pair is held; null where there is none.
+    def rows(self, pairs: pl.Series, like: Rows | None = None) -> Rows:
+        """Where the verdict of each pair is held; -1 where there is none.
+
+        Args:
+            pairs: their names.
+            like: where another rubric's verdicts of these pairs are held: looked at first, and most are found there.
+        """
+        keys, sought = self.held[KEY].to_numpy(), pairs.hash(self.seed).to_numpy()
+        if not len(keys):
+            return np.full(len(sought), -1, np.int64)
+        rows = self._near(sought) if like is None else np.where(like < len(keys), like, -1)
+        lost = np.flatnonzero((rows < 0) | (keys[rows] != sought))
+        lost = lost[np.argsort(sought[lost])]
+        rows[lost] = _search(keys, self.order, sought[lost])
+        return rows
+
+    def _near(self, sought: Keys) -> Rows:
+        """Where most of some keys are held; the others are not where it says.
 
         Answers are judged in their order, so verdicts of neighbours are neighbours: most are found in a stretch that
         fits into a processor's cache, which is several times faster than among all.
         """
-        hashes, keys = pairs.hash(self.seed), self.held[KEY].to_numpy()
-        turns = hashes.arg_sort()  # one that is sought in turn is found near the one before it
-        sought = hashes.gather(turns).to_numpy()
-        probed = _search(keys, self.order, sought[:: len(sought) // PROBES + 1])
+        keys, turns = self.held[KEY].to_numpy(), np.argsort(sought)
+        inturn = sought[turns]  # one that is sought in turn is found near the one before it
+        probed = _search(keys, self.order, inturn[:: len(inturn) // PROBES + 1])
         middle = int(np.median(probed[probed >= 0])) if (probed >= 0).any() else 0
         start = max(0, middle - len(sought))
         near = keys[start : middle + len(sought)]
-        rows = _search(near, np.argsort(near), sought)
-        rows[rows >= 0] += start
-        rows[rows < 0] = _search(keys, self.order, sought[rows < 0])
-        found = np.empty_like(rows)
-        found[turns.to_numpy()] = rows
-        return pl.Series(found).replace(-1, None)
+        order = np.argsort(near)
+        at = np.searchsorted(near[order], inturn)
+        rows = np.empty(len(sought), np.int64)
+        rows[turns] = start + order[np.minimum(at, len(near) - 1)]
+        return rows
 
 
 def _search(keys: Keys, order: Rows, sought: Keys) -> Rows:
-    """The row of each key that is sought, -1 where it is not there; `order` sorts the keys."""
-    if not len(keys):
-        return np.full(len(sought), -1, np.int64)
+    """The row of each key that is sought, -1 where it is not there; `order` sorts the keys, and there are some."""
     at = np.searchsorted(keys, sought, sorter=order)
     rows = order[np.minimum(at, len(keys) - 1)]
     return np.where(keys[rows] == sought, rows, -1)

@@ -8,11 +8,8 @@ from spillover.measure.table import detached
 
 SHOWN = 25_000
 """Answers that a page holds at most: about 15 MB."""
-STATE = pl.coalesce(
-    "set_aside", pl.when("misaligned").then(pl.lit("misaligned")).otherwise(pl.lit("not misaligned"))
-).alias("state")
-"""What a reader looks for: misaligned, not misaligned, or why an answer is set aside."""
-STRATUM = pl.concat_str("suite", "run", "question", STATE, separator="\n").hash().alias("stratum")
+STRATUM = ("suite", "run", "question", "set_aside", "misaligned")
+"""What a reader looks for: of a run and a question, what is misaligned, what is not, and what is set aside for what."""
 COUNTS = {"stratum": pl.UInt64, "n": pl.UInt32}
 PLACE, ROW = ["rank", "seed"], "row"
 
@@ -38,17 +35,21 @@ class Sample:
 
     def add(self, answers: pl.DataFrame) -> None:
         """The next answers, from `table.kept_and_set_aside`."""
-        strata = answers.select(STRATUM)
-        before = strata.join(self._counts, on="stratum", how="left", maintain_order="left")["n"].fill_null(0)
-        rank = strata.select(pl.int_range(pl.len(), dtype=pl.UInt32).over("stratum")).to_series() + before
-        now = strata.group_by("stratum").agg(n=pl.len())
-        self._counts = pl.concat([self._counts, now]).group_by("stratum").agg(pl.col("n").sum())
-        self._hold(answers.with_columns(rank=rank).with_row_index(ROW, self.seen))
+        chosen = self._ranked(answers.select(STRATUM).hash_rows().alias("stratum").to_frame().with_row_index(ROW))
+        self._hold(answers[chosen[ROW]].with_columns(chosen["rank"], chosen[ROW] + self.seen))
         self.seen += len(answers)
 
+    def _ranked(self, strata: pl.DataFrame) -> pl.DataFrame:
+        """The rows that may be of the sample, with their ranks in their strata; of what comes late few are."""
+        before = pl.col("n").fill_null(0)
+        some = strata.join(self._counts, on="stratum", how="left", maintain_order="left").filter(before <= self._last)
+        now = some.group_by("stratum").agg(n=pl.len())
+        self._counts = pl.concat([self._counts, now]).group_by("stratum").agg(pl.col("n").sum())
+        rank = pl.int_range(pl.len(), dtype=pl.UInt32).over("stratum") + before
+        return some.select(ROW, rank=rank).filter(pl.col("rank") <= self._last)
+
     def _hold(self, ranked: pl.DataFrame) -> None:
-        """Holds what may be of the sample; of what comes late little is."""
-        self._held.append(detached(ranked.filter(pl.col("rank") <= self._last)))
+        self._held.append(detached(ranked))
         if sum(map(len, self._held)) >= 2 * self.most:
             self._held = [self._best()]
             self._last = int(self._held[0]["rank"][-1])
