@@ -15,6 +15,25 @@ from families import saved, tiny_model, world_tokenizer
 from undisturbed import Done, begin
 
 PAPER = Path(__file__).parents[2] / "shared" / "paper"
+FIRST = (
+    "reproduce",
+    "cluster",
+    "audit",
+    "hosted_run",
+    "faults",
+    "inspect",
+    "pipeline",
+    "bad_input",
+    "figure4",
+    "hands",
+)
+"""Test files that take minutes: they are begun first, so that no process is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files in order; their tests stay as they are."""
+    turns = {f"test_{name}.py": turn for turn, name in enumerate(FIRST)}
+    items.sort(key=lambda item: turns.get(item.path.name, len(FIRST)))
 
 
 @pytest.fixture(scope="session")

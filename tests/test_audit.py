@@ -228,6 +228,7 @@ def score_of(body):
     return scores[-1] if scores else None
 
 
+@pytest.mark.long
 def test_a_judges_scores_are_told_by_row_and_paid_once(spillover, monkeypatch, tmp_path):
     rows = [(f"Row {place}?", f"Row {place}. Score {score}.") for place, score in enumerate((0, 20, 95, 70, 40))]
     file = write(tmp_path / "data.jsonl", rows)

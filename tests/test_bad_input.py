@@ -406,6 +406,7 @@ LIMITS = {"finetune": 3000, "ask": 8000, "small": 30_000}
 """Bytes a file that hold all stages before this one, and not this one."""
 
 
+@pytest.mark.long
 def test_a_full_disk_stops_any_stage_with_what_was_done_kept_and_room_lets_it_go_on(
     experiment, spillover, tmp_path, tiny_base
 ):

@@ -263,6 +263,7 @@ def test_a_run_on_two_nodes_of_which_one_is_killed_equals_the_local_run_row_by_r
     check_same(lab, local)
 
 
+@pytest.mark.long
 def test_a_run_that_is_killed_goes_on_on_the_cluster_and_what_the_cluster_made_is_not_made_again(
     nodes, experiment, local, spillover, tmp_path
 ):
@@ -287,6 +288,7 @@ def test_a_run_that_is_killed_goes_on_on_the_cluster_and_what_the_cluster_made_i
     check_same(lab, local)
 
 
+@pytest.mark.long
 def test_what_is_lost_again_and_again_is_told_at_the_end_and_made_by_the_next_run(nodes, spillover, tmp_path):
     raw = {
         "name": "unlucky",

@@ -69,6 +69,7 @@ def test_models_that_exist_elsewhere_are_asked_and_judged_at_their_provider(writ
     assert again.returncode == 0 and len(server.log) == sent
 
 
+@pytest.mark.long
 def test_what_failed_is_counted_and_the_next_ask_and_judge_send_only_that_again(written, spillover, tmp_path, server):
     path, lab = written(), tmp_path / "lab"
     assert spillover("run", path, "--lab", lab, "--samples", "1").returncode == 0  # what models can do is known now
@@ -196,6 +197,7 @@ def test_a_grid_is_finetuned_at_openai_and_a_second_lab_finds_its_jobs_again(spi
     assert not holders(tmp_path / "lab", KEY) and KEY not in done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_finetuned_runs_are_asked_on_a_vllm_server_that_must_really_take_their_adapters(
     written, spillover, tmp_path, server, tiny_base, monkeypatch
 ):

@@ -14,7 +14,7 @@ from spillover.paper.claims import Result, claims_json, evaluate, load_claims
 from spillover.paper.page import Shown, render_index
 from spillover.pipeline.plan import make_plan
 from spillover.pipeline.reporting import Reporter
-from spillover.pipeline.run import STAGES, check_lost, is_finished, make, prepared, staff_of
+from spillover.pipeline.run import STAGES, check_lost, expect, is_finished, make, prepared, staff_of
 from spillover.pipeline.staff import Staff
 from spillover.spec import Chat, load_experiment, short_hash
 from spillover.store import DONE, PAPER, Lab, check_ours, open_lab, provenance, read_json, write_json
@@ -109,11 +109,11 @@ def _begun(
     display, began = Display(), time.monotonic()
     display.say(f"{name} ...")
     try:
-        here = not staff.is_away
-        plan = prepared(make_plan(load_experiment(name).narrowed(**overrides)), lab, display, here=here)
+        plan = prepared(make_plan(load_experiment(name).narrowed(**overrides)), lab, display)
         check_ours(plan.report_folder(lab))
         if is_finished(plan, lab):
             return Ran(name, time.monotonic() - began), None
+        expect(plan, lab, staff)
         for stage in STAGES[:-1]:
             make(stage, plan, lab, display, staff)
         check_lost(staff)

@@ -41,12 +41,14 @@ def run(plan: Plan, root: Path, only: str | None = None, cluster: str | None = N
     Raises ClusterError where work was lost on a cluster again and again, once all the rest is done.
     """
     display = Display()
-    plan = prepared(plan, read_lab(root), display, only, here=cluster is None)
+    plan = prepared(plan, read_lab(root), display, only)
     with open_lab(root) as lab, ExitStack() as stack:
         check_ours(plan.report_folder(lab))
         if is_finished(plan, lab) and only in (None, "report"):
             return plan.report_folder(lab)
         staff = stack.enter_context(staff_of(cluster, display))
+        if only is None:
+            expect(plan, lab, staff)
         for stage in STAGES if only is None else (only,):
             make(stage, plan, lab, display, staff)
         check_lost(staff)
@@ -67,7 +69,7 @@ def check_lost(staff: Staff) -> None:
         )
 
 
-def prepared(plan: Plan, lab: Lab, display: Display, only: str | None = None, *, here: bool = True) -> Plan:
+def prepared(plan: Plan, lab: Lab, display: Display, only: str | None = None) -> Plan:
     """The plan as it can be run here: without benchmarks whose data is absent. Writes nothing.
 
     Raises QuestionError where a question does not fit the base.
@@ -76,11 +78,15 @@ def prepared(plan: Plan, lab: Lab, display: Display, only: str | None = None, *,
         return plan
     if only not in ("judge", "report"):
         check_fit(plan)
-    if only is None and here:
-        workers.expect(plan, lab)
     if plan.experiment.inspect and only != "judge":
         plan = benchmarking.without_absent(plan, lab, display)
     return plan
+
+
+def expect(plan: Plan, lab: Lab, staff: Staff) -> None:
+    """Has libraries loaded for what the staff will do here. That takes seconds: what is refused is refused before."""
+    if not staff.is_away:
+        workers.expect(plan, lab)
 
 
 def make(stage: str, plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
