@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import polars as pl
 from polars.io.plugins import register_io_source
@@ -56,29 +57,15 @@ class _Passing:
     tallies: list[pl.DataFrame] = field(default_factory=list)
     graded: dict[str, list[pl.DataFrame]] = field(default_factory=dict)
     sample: Sample = field(default_factory=Sample)
-    error: BaseException | None = None
 
     def write(self, out: Path) -> None:
-        batches = self._batches()
-        first = next(batches)
-
-        def source(*_: object) -> Iterator[pl.DataFrame]:
-            yield first
-            yield from self._told(batches)
-
+        source = _Source(self._batches())
+        frames = register_io_source(lambda *_: source, schema=source.first.schema)
         try:
-            register_io_source(source, schema=first.schema).sink_parquet(out, row_group_size=ROWS, compression_level=1)
+            frames.sink_parquet(out, row_group_size=ROWS, compression_level=1)
         except pl.exceptions.ComputeError:
-            if self.error is not None:
-                raise self.error from None
-            raise
-
-    def _told(self, batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-        """The batches; what goes wrong with them is kept, since polars makes another error of it."""
-        try:
-            yield from batches
-        except BaseException as error:
-            self.error = error
+            if source.error is not None:
+                raise source.error from None
             raise
 
     def _batches(self) -> Iterator[pl.DataFrame]:
@@ -95,6 +82,31 @@ class _Passing:
         counted = tally(frame, list(plan.rubrics), plan.experiment.thresholds)
         graded = {name: _graded(frame, name) for name in self.judged.graded}
         return _Batch(counted, graded, kept_and_set_aside(_for_people(frame), plan.experiment.thresholds))
+
+
+class _Source:
+    """Batches as polars takes them; what goes wrong with them is kept, since polars makes another error of it.
+
+    It is no generator: polars, when it is interrupted, would let go of one in a moment in which the generator's end
+    would be interrupted as well.
+    """
+
+    def __init__(self, batches: Iterator[pl.DataFrame]) -> None:
+        self.first = next(batches)
+        self.error: BaseException | None = None
+        self._batches = chain([self.first], batches)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> pl.DataFrame:
+        try:
+            return next(self._batches)
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
 
 
 class _Batch(NamedTuple):
