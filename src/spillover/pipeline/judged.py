@@ -96,7 +96,7 @@ class JudgedAnswers:
         Raises LabError where verdicts are missing.
         """
         # Mostly all rubrics judge the same pairs in the same order.
-        like = next(iter(self._found.values())).rows(asked["pair"])
+        like = next((one.rows(asked["pair"]) for one in self._found.values()), None)
         found = {name: partial(one.with_tables if tables else one.of, like=like) for name, one in self._found.items()}
         truth = {TRUTH + name: lookup(self._truth(name, asked)) for name in self.graded}
         try:
