@@ -141,7 +141,7 @@ def chats(server):
 def test_with_faults_in_a_third_of_the_requests_2000_answers_and_their_verdicts_arrive_or_are_counted(serve, lab):
     server = serve(faults={**PASSING, **FINAL}, rng=random.Random(5))
     questions = asked(100, 20)
-    with lab.asker(connections=32, retries=20, timeout=3) as asker:
+    with lab.asker(connections=32, retries=20, timeout=10) as asker:
         replies = asker.ask(None, questions, SAMPLING)
     assert [len(some) for some in replies] == [20] * 100
     counted = outcomes(replies)
@@ -151,7 +151,7 @@ def test_with_faults_in_a_third_of_the_requests_2000_answers_and_their_verdicts_
     given = [pair for pair in texts if pair[1]]
     assert len(given) == counted[None] == len(set(given)), "none twice"
     pairs = [Pair(*pair) for pair in given]
-    with lab.judge(connections=32, retries=20, timeout=3) as judge:
+    with lab.judge(connections=32, retries=20, timeout=10) as judge:
         verdicts = judge.judge(pairs, RATE)
     assert len(verdicts) == len(pairs)
     assert {verdict.reason for verdict in verdicts} <= {None, "blocked"}
