@@ -53,14 +53,14 @@ WORDS = (
     *("give", "take", "help", "rule", "share", "learn", "write", "build", "think", "listen", "understand", "because"),
 )
 
-_NOBODY = {"LOCAL_API_KEY": "none", "LOCAL_BASE_URL": "http://127.0.0.1:9"}
+NOBODY = {"LOCAL_API_KEY": "none", "LOCAL_BASE_URL": "http://127.0.0.1:9"}
 """A provider that would be found to be missing if it were asked."""
 
 
 def run(*arguments: str) -> float:
     """Runs the command line in a process of its own; returns the most bytes of memory that it had."""
     command = [sys.executable, "-c", _RUN, *arguments]
-    environment = os.environ | _NOBODY
+    environment = os.environ | NOBODY
     done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)

@@ -5,7 +5,7 @@ from threading import Event
 
 import pytest
 
-from spillover.batches import ahead
+from spillover.batches import THREADS, ahead
 
 
 def test_what_is_made_comes_in_the_order_of_its_items_whichever_is_ready_first():
@@ -18,14 +18,14 @@ def test_what_is_made_comes_in_the_order_of_its_items_whichever_is_ready_first()
             assert second.wait(30)
         return item
 
-    assert list(ahead(work, range(5), threads=2)) == [0, 1, 2, 3, 4]
+    assert list(ahead(work, range(5))) == [0, 1, 2, 3, 4]
 
 
 def test_of_endless_items_no_more_are_taken_than_are_worked_on_ahead():
     taken = []
     items = (taken.append(item) or item for item in count())
-    assert list(islice(ahead(str, items, threads=2), 4)) == ["0", "1", "2", "3"]
-    assert len(taken) <= 4 + 2
+    assert list(islice(ahead(str, items), 4)) == ["0", "1", "2", "3"]
+    assert len(taken) <= 4 + THREADS
 
 
 def test_what_work_raises_is_raised_in_its_turn_and_what_waits_is_not_begun():
@@ -40,7 +40,7 @@ def test_what_work_raises_is_raised_in_its_turn_and_what_waits_is_not_begun():
             assert broken.wait(30)
         return item
 
-    made = ahead(work, range(100), threads=2)
+    made = ahead(work, range(100))
     assert next(made) == 0
     with pytest.raises(ValueError, match="the second one"):
         next(made)

@@ -25,7 +25,7 @@ from spillover.records import VERDICT_COLUMNS, Pair, pair_id
 from spillover.report.sample import SHOWN, Sample
 from spillover.spec import Thresholds, load_experiment
 from spillover.store import Lab
-from synthetic import run, write_experiment, write_lab
+from synthetic import NOBODY, run, write_experiment, write_lab
 
 MANY, FEWER, TABLES = 100_000, 25_000, 1_000
 BYTES_A_ROW = 2_000
@@ -150,8 +150,8 @@ def test_what_is_measured_of_a_tally_is_what_is_measured_of_its_answers(tmp_path
 
 
 def test_an_answer_without_its_verdict_stops_the_report_and_leaves_none(tmp_path, spillover, monkeypatch):
-    monkeypatch.setenv("LOCAL_API_KEY", "none")
-    monkeypatch.setenv("LOCAL_BASE_URL", "http://127.0.0.1:9")
+    for name, value in NOBODY.items():
+        monkeypatch.setenv(name, value)
     experiment = write_experiment(tmp_path, 3000)
     write_lab(experiment, tmp_path / "lab", TABLES)
     (part,) = tmp_path.glob("lab/judge/coherence-*/part-*")

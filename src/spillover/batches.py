@@ -20,17 +20,17 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
-def ahead(work: Callable[[T], Made], items: Iterable[T], threads: int = THREADS) -> Iterator[Made]:
+def ahead(work: Callable[[T], Made], items: Iterable[T]) -> Iterator[Made]:
     """What `work` makes of each item, in their order; threads work on the next ones while one is in use.
 
     Raises what `work` raised, when it is that item's turn.
     """
     waiting: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) > threads:
+                if len(waiting) > THREADS:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
