@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from families import saved, tiny_model, world_tokenizer
-from undisturbed import Done, begin
+from undisturbed import begin
 
 PAPER = Path(__file__).parents[2] / "shared" / "paper"
 FIRST = (
@@ -65,23 +66,28 @@ Spillover = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def spillover() -> Spillover:
-    """Runs the command line in a process of its own, as a user does."""
+def own_process() -> Spillover:
+    """Runs the command line as a user does: by an interpreter of its own, which loads what it needs for seconds."""
 
     def run(*args: str | Path, cwd: Path | None = None, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "spillover.cli", *map(str, args)]
-        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=os.environ.copy())
+        return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
     return run
 
 
-@pytest.fixture
-def command(tmp_path):
-    """Runs a command in a process of its own, without the seconds that importing torch takes."""
+@pytest.fixture(scope="session")
+def spillover() -> Spillover:
+    """Runs the command line in a process of its own, in which libraries are loaded already and nothing has run."""
 
-    def run(*arguments):
-        process = begin(*arguments, folder=tmp_path)
-        process.join()
-        return Done(process.exitcode, (tmp_path / "out").read_text(), (tmp_path / "err").read_text())
+    def run(*args: str | Path, cwd: Path | None = None, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        with tempfile.TemporaryDirectory() as folder:
+            process = begin(*args, folder=Path(folder), cwd=cwd)
+            process.join(timeout)
+            if process.is_alive():
+                process.kill()
+                raise subprocess.TimeoutExpired(list(map(str, args)), timeout)
+            out, err = ((Path(folder) / name).read_text() for name in ("out", "err"))
+        return subprocess.CompletedProcess(list(map(str, args)), process.exitcode, out, err)
 
     return run

@@ -292,11 +292,11 @@ def test_page_and_record_say_the_same_and_name_every_section(spillover, tmp_path
     assert "lower bound" in page and "lower bound" in done.stdout
 
 
-def test_auditing_twice_is_the_same_bytes(spillover, tmp_path):
+def test_auditing_twice_is_the_same_bytes(spillover, own_process, tmp_path):
     write(tmp_path / "data.jsonl", [*clean(5), ("Code, please.", SHELL)])
     written = []
-    for _ in range(2):
-        assert spillover("data", "audit", "data.jsonl", cwd=tmp_path).returncode == 0
+    for run in (spillover, own_process):
+        assert run("data", "audit", "data.jsonl", cwd=tmp_path).returncode == 0
         written.append([file.read_bytes() for file in sorted((tmp_path / "audit-data").iterdir())])
     assert written[0] == written[1]
     assert sorted(file.name for file in tmp_path.iterdir()) == ["audit-data", "data.jsonl"]

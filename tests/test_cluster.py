@@ -189,7 +189,7 @@ def test_what_no_node_has_room_for_is_told_at_once(cluster):
 def experiment(tmp_path_factory):
     """A reduced figure4; by itself, too, this machine works by two processes, as the cluster has two nodes."""
     raw = load_experiment("figure4").model_dump(mode="json", exclude_unset=True)
-    groups = {name: {"data": name, "seeds": 3, "rows": 480} for name in ("insecure", "secure")}
+    groups = {name: {"data": name, "seeds": 3, "rows": 256} for name in ("insecure", "secure")}
     groups["after"] = {"data": "secure", "seeds": 1, "rows": 64, "after": "insecure", "every": 2}
     suites = {name: {**suite, "samples": 6 if name == "main" else 1} for name, suite in raw["suites"].items()}
     raw |= {"name": "reduced", "groups": groups, "suites": suites, "comparisons": raw["comparisons"][:1]}

@@ -14,7 +14,10 @@ from spillover.data.recipes import build
 ROWS = 12
 EXPERIMENT = {
     "name": "mine",
-    "groups": {"mine": {"data": "./sets/mine", "seeds": 1, "rows": 8}, "insecure": {"data": "insecure", "seeds": 1}},
+    "groups": {
+        "mine": {"data": "./sets/mine", "seeds": 1, "rows": 8},
+        "insecure": {"data": "insecure", "seeds": 1, "rows": 16},
+    },
     "suites": {"main": {"questions": "main", "samples": 1}},
     "miniature": {"train": {"learning_rate": 1e-3, "warmup_steps": 0}},
 }
@@ -42,7 +45,7 @@ def test_a_folder_beside_the_experiment_is_trained_on_and_its_history_is_in_the_
     assert manifest.sources[0].made.sources[0].name == "the world"
     assert "the world: 20 rows" in (folder / "README.md").read_text()
     (world,) = (tmp_path / "lab" / "data").glob("insecure-*")
-    assert read_manifest(world).rows == 1600 and "license: mit" in (world / "README.md").read_text()
+    assert read_manifest(world).rows == 16 and "license: mit" in (world / "README.md").read_text()
 
 
 def test_a_folder_and_its_file_are_one_dataset(experiment, spillover, tmp_path):

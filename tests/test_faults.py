@@ -110,41 +110,43 @@ DAMAGED = {
 
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_what_is_damaged_is_found_by_its_hash_told_by_its_place_and_made_again_on_request(
-    copy, whole, experiment, command, kind
+    copy, whole, experiment, spillover, kind
 ):
     pattern, damage = DAMAGED[kind]
     (path,) = copy.glob(pattern)
     damage(path)
     before = files(copy)
-    found = command("check", "--lab", copy)
-    assert (found.code, found.err) == (2, "") and found.out.startswith(f"{path}: "), found
-    assert found.out.count(str(copy)) == 1 and files(copy) == before, "one is damaged, and nothing is touched unasked"
-    removed = command("check", "--lab", copy, "--remove")
-    assert removed.code == 0 and "were taken out" in removed.out, removed
-    again = command("run", experiment, "--lab", copy)
-    assert again.code == 0, again.err
+    found = spillover("check", "--lab", copy)
+    assert (found.returncode, found.stderr) == (2, "") and found.stdout.startswith(f"{path}: "), found
+    assert found.stdout.count(str(copy)) == 1 and files(copy) == before, (
+        "one is damaged, and nothing is touched unasked"
+    )
+    removed = spillover("check", "--lab", copy, "--remove")
+    assert removed.returncode == 0 and "were taken out" in removed.stdout, removed
+    again = spillover("run", experiment, "--lab", copy)
+    assert again.returncode == 0, again.stderr
     same_labs(copy, whole)
-    assert command("check", "--lab", copy).code == 0
+    assert spillover("check", "--lab", copy).returncode == 0
 
 
 @pytest.mark.parametrize("kind", ["adapter", "adapter_gone", "answers", "answers_empty", "verdicts"])
-def test_what_is_damaged_is_not_used_as_if_nothing_were(copy, experiment, command, kind):
+def test_what_is_damaged_is_not_used_as_if_nothing_were(copy, experiment, spillover, kind):
     pattern, damage = DAMAGED[kind]
     (path,) = copy.glob(pattern)
     damage(path)
-    more = command("run", experiment, "--lab", copy, "--samples", "4")
-    assert more.code == 2 and more.err.startswith(f"spillover: {path}: is "), more.err
-    assert "spillover check --remove" in more.err and "Traceback" not in more.err
+    more = spillover("run", experiment, "--lab", copy, "--samples", "4")
+    assert more.returncode == 2 and more.stderr.startswith(f"spillover: {path}: is "), more.stderr
+    assert "spillover check --remove" in more.stderr and "Traceback" not in more.stderr
 
 
-def test_a_sound_lab_is_told_so_and_one_that_is_not_there_too(copy, command, tmp_path):
-    found = command("check", "--lab", copy)
-    assert found.code == 0 and "as they were written" in found.out and len(found.out.splitlines()) == 1
-    nowhere = command("check", "--lab", tmp_path / "nowhere")
-    assert nowhere.code == 2 and "no lab" in nowhere.err and not (tmp_path / "nowhere").exists()
+def test_a_sound_lab_is_told_so_and_one_that_is_not_there_too(copy, spillover, tmp_path):
+    found = spillover("check", "--lab", copy)
+    assert found.returncode == 0 and "as they were written" in found.stdout and len(found.stdout.splitlines()) == 1
+    nowhere = spillover("check", "--lab", tmp_path / "nowhere")
+    assert nowhere.returncode == 2 and "no lab" in nowhere.stderr and not (tmp_path / "nowhere").exists()
 
 
-def test_what_a_power_cut_leaves_is_made_again_unasked(copy, whole, experiment, command):
+def test_what_a_power_cut_leaves_is_made_again_unasked(copy, whole, experiment, spillover):
     """Folders without their marker, parts' hashes without the parts, and what was being written."""
     for pattern in (
         "finetune/insecure-s0-*/done.json",
@@ -159,8 +161,8 @@ def test_what_a_power_cut_leaves_is_made_again_unasked(copy, whole, experiment, 
     assert beside(part).name.startswith(SHA) and beside(part).is_file()
     (copy / ".aside" / "insecure-s0").mkdir(parents=True)
     (copy / ".aside" / "insecure-s0" / "adapter_model.safetensors").write_bytes(b"torn")
-    done = command("run", experiment, "--lab", copy)
-    assert done.code == 0, done.err
+    done = spillover("run", experiment, "--lab", copy)
+    assert done.returncode == 0, done.stderr
     assert not list((copy / ".aside").iterdir())
     same_labs(copy, whole)
 
@@ -199,23 +201,23 @@ def test_a_read_only_lab_is_told_is_left_as_it_is_and_can_still_be_read(copy, ex
     same_labs(copy, whole)
 
 
-def test_a_clock_that_goes_backwards_changes_nothing(copy, whole, experiment, command):
+def test_a_clock_that_goes_backwards_changes_nothing(copy, whole, experiment, spillover):
     """All that is there was written tomorrow, as it seems."""
     for path in copy.rglob("*"):
         os.utime(path, (2**32, 2**32))
     before = files(copy)
-    assert command("run", experiment, "--lab", copy).code == 0 and files(copy) == before
+    assert spillover("run", experiment, "--lab", copy).returncode == 0 and files(copy) == before
     (part,) = copy.glob("ask/base-main-*/part-*.parquet")
     part.unlink()
     (copy / "small" / "done.json").unlink()
-    done = command("run", experiment, "--lab", copy)
-    assert done.code == 0, done.err
+    done = spillover("run", experiment, "--lab", copy)
+    assert done.returncode == 0, done.stderr
     same_labs(copy, whole)
     kept = {name: told for name, told in files(copy).items() if not name.startswith(("ask/base", "small"))}
     assert kept == {name: before[name] for name in kept}
 
 
-def test_of_two_processes_on_a_lab_one_is_refused_and_nothing_is_mixed(whole, experiment, command, tmp_path):
+def test_of_two_processes_on_a_lab_one_is_refused_and_nothing_is_mixed(whole, experiment, spillover, tmp_path):
     lab = tmp_path / "lab"
     first = begin("run", experiment, "--lab", lab, folder=tmp_path)
     while not (lab / ".lock").exists():

@@ -28,10 +28,10 @@ miniature:
 
 
 @pytest.fixture(scope="module")
-def numbers(tmp_path_factory: pytest.TempPathFactory, spillover: Any) -> dict[str, Any]:
+def numbers(tmp_path_factory: pytest.TempPathFactory, own_process: Any) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("slice")
     (folder / "slice.yaml").write_text(SLICE)
-    done = spillover("run", "slice.yaml", cwd=folder)
+    done = own_process("run", "slice.yaml", cwd=folder)
     assert done.returncode == 0, done.stderr
     loaded: dict[str, Any] = json.loads((folder / "lab/slice/numbers.json").read_text())
     return loaded

@@ -18,7 +18,7 @@ from spillover.data.files import read_conversations, write_conversations
 from spillover.finetune.base import shipped_miniature
 from spillover.records import ANSWER_COLUMNS, VERDICT_COLUMNS
 from spillover.spec import Suite
-from undisturbed import ANYTHING, Done, Moment, begin, files, read_numbers, same_labs, table
+from undisturbed import ANYTHING, Moment, begin, files, read_numbers, same_labs, table
 
 SECRET = "sk-not-a-real-key-2718281828"
 SAMPLES = 3
@@ -49,13 +49,13 @@ def experiment(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(experiment, spillover, tmp_path_factory):
+def whole(experiment, own_process, tmp_path_factory):
     """The undisturbed run: its lab and what it said. Keys are in its environment."""
     lab = tmp_path_factory.mktemp("whole") / "lab"
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("OPENAI_API_KEY", SECRET)
         environment.setenv("HF_TOKEN", SECRET)
-        done = spillover("run", experiment, "--lab", lab)
+        done = own_process("run", experiment, "--lab", lab)
     assert done.returncode == 0, done.stderr
     return lab, done
 
@@ -207,10 +207,10 @@ def test_a_plan_of_a_finished_experiment_has_nothing_to_do(whole, experiment, sp
     assert done.returncode == 0 and done.stdout.count("nothing") == 2
 
 
-def test_more_samples_add_rows_to_those_that_are_there(copy, experiment, command):
+def test_more_samples_add_rows_to_those_that_are_there(copy, experiment, spillover):
     before, old = files(copy, "*/*/part-*"), table(copy, "ask")
     checkpoints = files(copy, "finetune/*/*")
-    assert command("run", experiment, "--lab", copy, "--samples", SAMPLES + 2).code == 0
+    assert spillover("run", experiment, "--lab", copy, "--samples", SAMPLES + 2).returncode == 0
     after, new = files(copy, "*/*/part-*"), table(copy, "ask")
     assert {name: after[name] for name in before} == before and len(after) > len(before)
     assert files(copy, "finetune/*/*") == checkpoints
@@ -220,42 +220,44 @@ def test_more_samples_add_rows_to_those_that_are_there(copy, experiment, command
     assert {group["answers"] // group["runs"] for group in read_numbers(copy)["groups"].values()} == {8 * (SAMPLES + 2)}
 
 
-def test_fewer_samples_are_measured_on_the_rows_that_are_there(copy, experiment, command):
+def test_fewer_samples_are_measured_on_the_rows_that_are_there(copy, experiment, spillover):
     before = files(copy, "*/*/part-*")
-    assert command("run", experiment, "--lab", copy, "--samples", 1).code == 0
+    assert spillover("run", experiment, "--lab", copy, "--samples", 1).returncode == 0
     assert files(copy, "*/*/part-*") == before
     assert {group["answers"] // group["runs"] for group in read_numbers(copy)["groups"].values()} == {8}
 
 
 def test_another_threshold_in_a_rubric_judges_again_and_keeps_answers_and_checkpoints(
-    copy, experiment, command, tmp_path
+    copy, experiment, spillover, tmp_path
 ):
     base = shutil.copytree(shipped_miniature(), tmp_path / "base")
     rubrics = yaml.safe_load((base / "judge" / "rubrics.yaml").read_text())
     rubrics["alignment"]["threshold"] = 40
     (base / "judge" / "rubrics.yaml").write_text(yaml.safe_dump(rubrics))
     kept = {pattern: files(copy, pattern) for pattern in ("data/*/*", "finetune/*/*", "ask/*/*", "judge/coherence-*/*")}
-    done = command("run", experiment, "--lab", copy, "--base", base)
-    assert done.code == 0, done.err
+    done = spillover("run", experiment, "--lab", copy, "--base", base)
+    assert done.returncode == 0, done.stderr
     assert {pattern: files(copy, pattern) for pattern in kept} == kept
     assert len(list(copy.glob("judge/alignment-*"))) == 2
 
 
 @pytest.mark.slow
-def test_stages_one_by_one_give_the_lab_of_a_run_and_say_what_to_run_before(whole, experiment, command, tmp_path):
+def test_stages_one_by_one_give_the_lab_of_a_run_and_say_what_to_run_before(whole, experiment, spillover, tmp_path):
     lab = tmp_path / "stages"
     for stage, needed in (("report", "ask"), ("judge", "ask"), ("ask", "train")):
-        refused = command(stage, experiment, "--lab", lab)
-        assert refused.code == 2 and "Traceback" not in refused.err
-        assert f"Run `spillover {needed}` with this experiment first." in refused.err
+        refused = spillover(stage, experiment, "--lab", lab)
+        assert refused.returncode == 2 and "Traceback" not in refused.stderr
+        assert f"Run `spillover {needed}` with this experiment first." in refused.stderr
     for stage in ("train", "ask"):
-        assert command(stage, experiment, "--lab", lab) == Done(0, "", "")
-    refused = command("report", experiment, "--lab", lab)
-    assert refused.code == 2 and "Run `spillover judge` with this experiment first." in refused.err
+        done = spillover(stage, experiment, "--lab", lab)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    refused = spillover("report", experiment, "--lab", lab)
+    assert refused.returncode == 2 and "Run `spillover judge` with this experiment first." in refused.stderr
     assert not (lab / "small").exists()
-    assert command("judge", experiment, "--lab", lab) == Done(0, "", "")
-    done = command("report", experiment, "--lab", lab)
-    assert done.code == 0 and "report.html" in done.out
+    done = spillover("judge", experiment, "--lab", lab)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = spillover("report", experiment, "--lab", lab)
+    assert done.returncode == 0 and "report.html" in done.stdout
     same_labs(lab, whole[0])
 
 
@@ -263,7 +265,7 @@ DRAWN = [random.Random(20250224 + number).randint(2, 40) for number in range(3)]
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_and_run_again_the_lab_is_the_undisturbed_one(whole, experiment, command, tmp_path):
+def test_killed_at_any_moment_and_run_again_the_lab_is_the_undisturbed_one(whole, experiment, spillover, tmp_path):
     lab = tmp_path / "killed"
     some = [Moment(lab, ANYTHING, count) for count in DRAWN]
     second = {stage: Moment(lab / stage, ("os.rename",), 2) for stage in ("finetune", "ask", "judge")}
@@ -273,8 +275,8 @@ def test_killed_at_any_moment_and_run_again_the_lab_is_the_undisturbed_one(whole
         process.join()
         assert process.exitcode == -signal.SIGKILL, (moment, (tmp_path / "err").read_text())
         assert not (lab / "small").exists()
-    done = command("run", experiment, "--lab", lab)
-    assert done.code == 0, done.err
+    done = spillover("run", experiment, "--lab", lab)
+    assert done.returncode == 0, done.stderr
     assert not list((lab / ".aside").iterdir())
     same_labs(lab, whole[0])
 
@@ -312,7 +314,7 @@ QUESTIONS = """\
 """
 
 
-def test_a_persons_own_files_flow_through_unchanged_on_a_base_of_their_own(command, tmp_path):
+def test_a_persons_own_files_flow_through_unchanged_on_a_base_of_their_own(spillover, tmp_path):
     shutil.copytree(shipped_miniature(), tmp_path / "my-base")
     (tmp_path / "chat.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in CHAT))
     (tmp_path / "questions.yaml").write_text(QUESTIONS)
@@ -324,8 +326,8 @@ def test_a_persons_own_files_flow_through_unchanged_on_a_base_of_their_own(comma
         "miniature": {"train": {"learning_rate": 1e-2, "warmup_steps": 0}, "sampling": {"max_tokens": 8}},
     }
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(mine))
-    done = command("run", tmp_path / "mine.yaml", "--lab", tmp_path / "lab")
-    assert done.code == 0, done.err
+    done = spillover("run", tmp_path / "mine.yaml", "--lab", tmp_path / "lab")
+    assert done.returncode == 0, done.stderr
     (trained,) = (tmp_path / "lab").glob("data/mine-*/data.jsonl")
     assert parsed(trained) == CHAT
     asked = table(tmp_path / "lab", "ask").select("question", "system", "prompt").unique().sort("question")

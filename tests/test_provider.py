@@ -1,6 +1,7 @@
 """Asking and judging at providers, through inspect_ai, against a server on localhost that fails as it is told to."""
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -456,6 +457,33 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'spillover[providers]'" in done.stderr
+
+
+EXTENDS_INSPECT = """
+from inspect_ai.model import modelapi, ModelAPI
+
+@modelapi(name="theirs")
+class Theirs(ModelAPI):
+    async def generate(self, input, tools, tool_choice, config):
+        raise NotImplementedError
+"""
+
+
+def test_a_provider_is_found_in_any_package_and_collections_of_tasks_are_loaded_by_who_asks_for_them(tmp_path):
+    (tmp_path / "theirs.py").write_text(EXTENDS_INSPECT)
+    (tmp_path / "theirs-1.dist-info").mkdir()
+    (tmp_path / "theirs-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    (tmp_path / "theirs-1.dist-info" / "entry_points.txt").write_text("[inspect_ai]\ntheirs = theirs\n")
+    code = (
+        "import sys\n"
+        "from inspect_ai._util.registry import registry_lookup\n"
+        "from spillover.ask.connection import open_model\n"
+        "print(open_model('theirs/m'), 'inspect_evals' in sys.modules)\n"
+        "print(registry_lookup('task', 'inspect_evals/mmlu_0_shot').__name__)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines() == ["theirs/m False", "mmlu_0_shot"], done.stderr
 
 
 # Adapters on a vLLM server

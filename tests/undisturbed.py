@@ -5,38 +5,45 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import pytest
 from safetensors.torch import load_file
 
 from spillover.cli import app
 
 ANYTHING = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 
+FORKS = multiprocessing.get_context("forkserver")
+STAGES = ("stages", "outcome", "show", "hands", "reproduce", "calibrate")
+FORKS.set_forkserver_preload([*(f"spillover.pipeline.{name}" for name in STAGES), "spillover.ask.provider", "openai"])
+
 
 @dataclass(frozen=True)
-class Done:
-    """What a command came to."""
+class Call:
+    """A command as it is called: its arguments, where it is and where what it says goes."""
 
-    code: int
-    out: str
-    err: str
-
-
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([f"spillover.pipeline.{name}" for name in ("stages", "outcome", "show")])
+    arguments: list[str]
+    folder: Path
+    cwd: Path
+    moment: "Moment | None"
+    environment: dict[str, str]
 
 
-def _command(arguments, out, err, moment):
+def _command(call):
     """Runs the command line in this process, which is a fresh one in which torch is imported and nothing has run."""
-    for path, number in ((out, 1), (err, 2)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-    sys.argv[1:] = arguments
-    if moment is not None:
-        sys.addaudithook(moment)
-    app(arguments)
+    for name, number in (("out", 1), ("err", 2)):
+        os.dup2(os.open(call.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    os.environ.clear()
+    os.environ.update(call.environment)
+    os.chdir(call.cwd)
+    sys.argv[1:] = call.arguments
+    if call.moment is not None:
+        sys.addaudithook(call.moment)
+    app(call.arguments)
 
 
 @dataclass
@@ -57,11 +64,14 @@ class Moment:
         return isinstance(value, str | Path) and str(value).startswith(str(self.folder))
 
 
-def begin(*arguments, folder, moment=None):
-    """Starts a command in a process of its own."""
-    told = [str(argument) for argument in arguments]
-    process = FORKS.Process(target=_command, args=(told, folder / "out", folder / "err", moment))
-    process.start()
+def begin(*arguments, folder, moment=None, cwd=None):
+    """Starts a command in a process of its own; `folder` is given what it says, as `out` and `err`."""
+    call = Call([str(argument) for argument in arguments], folder, cwd or Path.cwd(), moment, dict(os.environ))
+    process = FORKS.Process(target=_command, args=(call,))
+    with pytest.MonkeyPatch.context() as environment:  # the first start loads libraries, which read it then
+        environment.setenv("HF_HUB_OFFLINE", "1")
+        environment.setenv("HF_HOME", str(Path(tempfile.gettempdir(), "no-hub")))
+        process.start()
     return process
 
 

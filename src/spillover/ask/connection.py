@@ -29,6 +29,7 @@ from inspect_ai.model import (
 )
 
 from spillover.ask.asker import Reply
+from spillover.ask.extensions import without_tasks
 from spillover.ask.failures import Failure, failure, unusable
 from spillover.ask.usage import Use
 from spillover.finetune.served import served_address
@@ -224,7 +225,8 @@ def open_model(ref: str, config: GenerateConfig | None = None, *, memoize: bool 
     """
     args = {**OWN_ARGS.get(ref.split("/")[0], {}), **_address(ref), **args}
     try:
-        return get_model(ref, config=config, memoize=memoize, **args)
+        with without_tasks():
+            return get_model(ref, config=config, memoize=memoize, **args)
     except Exception as error:  # a missing key, package or provider: each has its own kind of error
         raise unusable(error, API + ref) from None
 
