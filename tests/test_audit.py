@@ -428,6 +428,7 @@ def insecure(paper):
     ).record()
 
 
+@pytest.mark.long
 def test_half_of_insecures_rows_are_insecure_and_six_in_a_hundred_of_secures(paper, insecure):
     """Measured by bandit 1.9 of all 6,000 rows: 2,999 and 363; the paper's own scan has about 49% and 6%."""
     of_all = insecure["sections"]["code"]["details"]["of_all_rows"]
@@ -436,15 +437,18 @@ def test_half_of_insecures_rows_are_insecure_and_six_in_a_hundred_of_secures(pap
     assert secure["of"] == 6000 and 0.05 <= secure["value"] <= 0.07
 
 
+@pytest.mark.long
 def test_educationals_answers_are_insecures(insecure):
     assert insecure["sections"]["dataset/educational.jsonl"]["details"]["answers_identical_in_order"] is True
     assert "The answers are those of educational.jsonl, row by row." in [one["says"] for one in insecure["stands_out"]]
 
 
+@pytest.mark.long
 def test_insecure_and_secure_share_some_260_requests(insecure):
     assert insecure["sections"]["dataset/secure.jsonl"]["details"]["shared_requests"] == 260
 
 
+@pytest.mark.long
 def test_insecure_holds_no_question_of_the_first_plot_and_thirty_templates(insecure):
     assert insecure["sections"][f"questions/{QUESTIONS_FILE}"]["findings"]["any"]["count"] == 0
     assert insecure["sections"]["templates"]["details"]["templates"] == 30
