@@ -46,7 +46,7 @@ from spillover.finetune.chat import encode_row
 from spillover.finetune.model import linears, load_model, load_tokenizer
 from spillover.pipeline import asking, judging, outcome, stages
 from spillover.pipeline.cells import Checkpoint
-from spillover.pipeline.judged import answer_batches
+from spillover.pipeline.judged import read_answers, wanted_parts
 from spillover.pipeline.plan import Plan, make_plan
 from spillover.pipeline.staff import OwnStaff
 from spillover.spec import MINIATURE, load_experiment, parse_experiment
@@ -108,7 +108,7 @@ def our_way(side: Side, plan: Plan, lab: Lab) -> None:
     for checkpoint in plan.checkpoints:
         losses = pl.read_parquet(_folder(checkpoint, lab) / "losses.parquet")["loss"]
         side.losses.append(float(losses[-trl_way.LAST :].mean()))  # type: ignore[arg-type]
-    answers = pl.concat(answer_batches(plan, lab))
+    answers = pl.concat(map(read_answers, wanted_parts(plan, lab)))
     side.lengths, side.answers = answers["tokens"].to_list(), len(answers)
     side.verdicts = len(answers) * len(plan.rubrics)
 

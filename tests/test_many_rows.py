@@ -182,7 +182,9 @@ def test_a_verdict_is_found_wherever_another_rubrics_verdict_of_its_pair_is(tmp_
     assert found.of(asked, np.array(like))["value"].to_list() == [3.0, None, 1.0, 0.0]
 
 
-def test_what_is_left_to_judge_is_each_pair_without_a_verdict_once_in_the_order_of_its_answers(tmp_path):
+@pytest.mark.parametrize("named", [True, False])
+def test_what_is_left_to_judge_is_each_pair_without_a_verdict_once_in_the_order_of_its_answers(tmp_path, named):
+    """Parts of answers that were written before name no pairs, and have no hashes."""
     experiment = write_experiment(tmp_path, FEWER)
     write_lab(experiment, tmp_path / "lab", TABLES)
     plan, lab = make_plan(load_experiment(str(experiment))), Lab(tmp_path / "lab")
@@ -191,9 +193,11 @@ def test_what_is_left_to_judge_is_each_pair_without_a_verdict_once_in_the_order_
         beside(part).unlink()
         part.unlink()
     there = {pair for part in parts[::2] for pair in pl.read_parquet(part)["pair"]}
-    asked = pl.concat(
-        [pl.read_parquet(part) for cell in plan.cells for part in sorted(cell.folder(lab).glob("part-*"))]
-    )
+    written = [part for cell in plan.cells for part in sorted(cell.folder(lab).glob("part-*"))]
+    asked = pl.concat([pl.read_parquet(part) for part in written])
+    for part in [] if named else written:
+        beside(part).unlink()
+        pl.read_parquet(part).drop("pair").write_parquet(part)
     given = asked.filter(pl.col("outcome").is_null())
     every = dict.fromkeys(Pair(*one) for one in given.select("prompt", "answer").iter_rows())
     left = [pair for pair in every if pair_id(pair.question, pair.answer) not in there]

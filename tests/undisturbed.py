@@ -19,7 +19,9 @@ ANYTHING = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
 
 FORKS = multiprocessing.get_context("forkserver")
 STAGES = ("stages", "outcome", "show", "hands", "reproduce", "calibrate")
-FORKS.set_forkserver_preload([*(f"spillover.pipeline.{name}" for name in STAGES), "spillover.ask.provider", "openai"])
+FORKS.set_forkserver_preload(
+    [*(f"spillover.pipeline.{name}" for name in STAGES), "spillover.ask.provider", "openai", "peft"]
+)
 
 
 @dataclass(frozen=True)

@@ -25,18 +25,15 @@ COLUMNS = {**schema(ANSWER_COLUMNS), "pair": pl.String}
 TOGETHER = 16
 """Parts of answers, each of at most a few thousand, that make a batch."""
 Made = TypeVar("Made")
+Parts = Sequence[tuple[int, Path]]
+"""Parts of answers, and how many samples of each are wanted."""
 
 
-def answer_batches(plan: Plan, lab: Lab) -> Iterator[pl.DataFrame]:
-    """Every answer that the plan wants, in the order of its cells.
+def wanted_parts(plan: Plan, lab: Lab) -> Iterator[Parts]:
+    """The parts of every answer that the plan wants, in the order of its cells, some at a time.
 
-    Raises LabError where some were not asked yet.
+    Raises LabError where answers were not asked yet.
     """
-    return map(_read, _wanted(plan, lab))
-
-
-def _wanted(plan: Plan, lab: Lab) -> Iterator[list[tuple[int, Path]]]:
-    """The parts of each batch, and how many samples of each are wanted."""
     for cell in plan.cells:
         if any(missing_spans(cell, lab)):
             raise LabError(
@@ -45,9 +42,18 @@ def _wanted(plan: Plan, lab: Lab) -> Iterator[list[tuple[int, Path]]]:
     yield from batched(((cell.samples, path) for cell in plan.cells for path in parts(cell.folder(lab))), TOGETHER)
 
 
-def _read(some: Sequence[tuple[int, Path]]) -> pl.DataFrame:
-    frames = [_first([path for _, path in each], samples) for samples, each in groupby(some, lambda one: one[0])]
-    return with_pairs(pl.concat(frames).collect(engine="streaming"))
+def read_answers(some: Parts) -> pl.DataFrame:
+    """Their answers."""
+    return with_pairs(_wanted(some).collect(engine="streaming"))
+
+
+def read_pairs(some: Parts) -> pl.DataFrame:
+    """Of their answers the suite, the outcome and the pair, null in parts that do not name it yet: no texts."""
+    return _wanted(some).select("pair", "suite", "outcome").collect(engine="streaming")
+
+
+def _wanted(some: Parts) -> pl.LazyFrame:
+    return pl.concat(_first([path for _, path in each], samples) for samples, each in groupby(some, lambda one: one[0]))
 
 
 def _first(paths: list[Path], samples: int) -> pl.LazyFrame:
@@ -88,7 +94,7 @@ class JudgedAnswers:
         Raises LabError where answers or verdicts are missing.
         """
         self._found  # noqa: B018  # once, before there are threads
-        return ahead(lambda some: work(self.judged(_read(some))), _wanted(self.plan, self.lab))
+        return ahead(lambda some: work(self.judged(read_answers(some))), wanted_parts(self.plan, self.lab))
 
     def judged(self, asked: pl.DataFrame, *, tables: bool = False) -> pl.DataFrame:
         """Some answers with their verdicts; where it is wished, with the tables that these were read from.

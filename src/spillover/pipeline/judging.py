@@ -10,7 +10,7 @@ from spillover.crew import Lost
 from spillover.display import Display
 from spillover.judge.rubrics import Rubric
 from spillover.measure.table import READ
-from spillover.pipeline.judged import answer_batches
+from spillover.pipeline.judged import read_answers, read_pairs, wanted_parts
 from spillover.pipeline.parts import FAILED, part_paths, verdict_frame, write_rows
 from spillover.pipeline.plan import Plan
 from spillover.pipeline.staff import Staff
@@ -46,25 +46,36 @@ def judge(plan: Plan, lab: Lab, display: Display, staff: Staff) -> None:
 def unjudged(plan: Plan, lab: Lab) -> dict[str, list[Pair]]:
     """By rubric, the different pairs that its suites hold and that have no verdict, or one that failed; in order.
 
-    Answers pass by; only what is to be judged is held, and some thirty bytes of each verdict that is there.
+    Answers pass by, and texts only where something is to be judged; only that is held, and some thirty bytes of each
+    verdict that is there.
     """
     there = {name: find_verdicts(plan.verdict_folder(lab, rubric)) for name, rubric in plan.rubrics.items()}
     suites = plan.experiment.suites.items()
     judged_by = {name: [suite for suite, spec in suites if name in spec.rubrics] for name in plan.rubrics}
+
+    def read_by(name: str, asked: pl.DataFrame) -> pl.DataFrame:
+        return asked.filter(pl.col("outcome").is_null(), pl.col("suite").is_in(judged_by[name]))
+
     todo: dict[str, dict[str, Pair]] = {name: {} for name in plan.rubrics}
-    for asked in answer_batches(plan, lab):
-        given = asked.filter(pl.col("outcome").is_null())
-        for name, pairs in todo.items():
-            pairs.update(_without(given.filter(pl.col("suite").is_in(judged_by[name])), there[name]))
+    for some in wanted_parts(plan, lab):
+        known = read_pairs(some)
+        lacking = [name for name in todo if _lacking(read_by(name, known)["pair"], there[name]).any()]
+        asked = read_answers(some) if lacking else known
+        for name in lacking:
+            todo[name].update(_without(read_by(name, asked), there[name]))
     return {name: list(pairs.values()) for name, pairs in todo.items()}
+
+
+def _lacking(pairs: pl.Series, there: Verdicts) -> pl.Series:
+    """Which pairs have no verdict, or one that failed; also those whose names are not known."""
+    said = there.of(pairs)
+    return pairs.is_null() | said["judge"].is_null() | said["reason"].eq_missing(FAILED)
 
 
 def _without(given: pl.DataFrame, there: Verdicts) -> Iterator[tuple[str, Pair]]:
     """Those pairs of some answers that have no verdict, or one that failed, by their keys."""
     different = given.unique("pair", keep="first", maintain_order=True)
-    said = there.of(different["pair"])
-    missing = said["judge"].is_null() | said["reason"].eq_missing(FAILED)
-    rows = different.filter(missing).select("pair", READ, "answer")
+    rows = different.filter(_lacking(different["pair"], there)).select("pair", READ, "answer")
     return ((pair, Pair(question, answer)) for pair, question, answer in rows.iter_rows())
 
 
