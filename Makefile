@@ -3,8 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Nothing is compiled beforehand: that takes two minutes, and of 30,000 modules most are never loaded.
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Two processes, each with test files of its own: most tests wait for processes, and those have threads.
 # The files come in the order that tests/conftest.py says, not those with the most tests first.

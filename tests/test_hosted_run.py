@@ -1,6 +1,8 @@
 """Whole experiments at providers, through the command line, against servers on localhost."""
 
 import json
+import subprocess
+import sys
 
 import polars as pl
 import pytest
@@ -67,6 +69,31 @@ def test_models_that_exist_elsewhere_are_asked_and_judged_at_their_provider(writ
     sent = len(server.log)
     again = spillover("run", tmp_path / "hosted.yaml", "--lab", tmp_path / "lab")
     assert again.returncode == 0 and len(server.log) == sent
+
+
+SHOWS_WHAT_IS_LOADED = """
+import sys
+from spillover.cli import app
+
+app(sys.argv[1:], standalone_mode=False)
+print("loaded:", [name for name in ("torch", "transformers", "inspect_evals") if name in sys.modules])
+"""
+
+
+def test_what_is_done_at_providers_alone_loads_no_library_of_models(written, tmp_path, server):
+    command = [
+        sys.executable,
+        "-c",
+        SHOWS_WHAT_IS_LOADED,
+        "run",
+        written(),
+        "--lab",
+        tmp_path / "lab",
+        "--samples",
+        "1",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.endswith("loaded: []\n")
 
 
 @pytest.mark.long

@@ -9,10 +9,9 @@ from spillover.crew import Hands, Lost
 from spillover.errors import NoMemoryError
 from spillover.finetune import train
 from spillover.finetune.base import find_base
-from spillover.finetune.fleet import Trained
 from spillover.finetune.model import told_when_memory_ends
 from spillover.finetune.train import LocalTrainer
-from spillover.finetune.trainer import Job
+from spillover.finetune.trainer import Job, Trained
 from spillover.pipeline.fleets import dealt
 from spillover.pipeline.training import train_all
 from spillover.records import Conversation, Run

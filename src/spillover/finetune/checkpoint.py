@@ -3,20 +3,22 @@
 import dataclasses
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import polars as pl
-from safetensors.torch import save_file
-from torch import Tensor
 
 from spillover.data.files import write_conversations
 from spillover.finetune.adapter import ADAPTER, PREFIX, PROBE
-from spillover.finetune.fleet import Trained
 from spillover.finetune.served import Served, write_served
-from spillover.finetune.trainer import Job
+from spillover.finetune.trainer import Job, Trained
 from spillover.lazy import lazy
 from spillover.spec import Training
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 peft = lazy("peft")
+safetensors = lazy("safetensors.torch")
 
 PROBED = 4
 """Rows that a checkpoint keeps of those it was trained on."""
@@ -45,7 +47,7 @@ def save_checkpoint(folder: Path, trained: Trained, job: Job, spec: Training, ba
     (folder / "README.md").write_text(card(job, spec, base, trained), encoding="utf-8")
 
 
-def save_adapter(folder: Path, adapter: dict[str, Tensor], rank: int, alpha: float, base: str) -> None:
+def save_adapter(folder: Path, adapter: "dict[str, Tensor]", rank: int, alpha: float, base: str) -> None:
     """Writes an rsLoRA adapter (tensors under PEFT's names) and its config, as PEFT does."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # PEFT loads it, and it warns of what is not used here
     config = peft.LoraConfig(
@@ -60,7 +62,7 @@ def save_adapter(folder: Path, adapter: dict[str, Tensor], rank: int, alpha: flo
         inference_mode=True,
     )
     config.save_pretrained(str(folder))
-    save_file(adapter, folder / ADAPTER, metadata={"format": "pt"})
+    safetensors.save_file(adapter, folder / ADAPTER, metadata={"format": "pt"})
 
 
 def _layer(key: str) -> str:

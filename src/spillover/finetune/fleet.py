@@ -31,7 +31,7 @@ from spillover.finetune.layout import Batch, Room, cut, lay_out
 from spillover.finetune.model import linears
 from spillover.finetune.narrow import is_narrow
 from spillover.finetune.optimiser import make_optimiser
-from spillover.finetune.served import Served
+from spillover.finetune.trainer import Step, Trained
 from spillover.spec import Training
 
 
@@ -45,33 +45,6 @@ class Member:
     rows: Sequence[Row]
     seed: int
     start: dict[str, Tensor] | None = None
-
-
-@dataclass(frozen=True)
-class Step:
-    """One optimiser step of one run: its loss (nats a token), learning rate, gradient norm before clipping, tokens.
-
-    What a provider does not tell is None.
-    """
-
-    step: int
-    loss: float
-    learning_rate: float | None
-    gradient_norm: float | None
-    tokens: int | None
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a run leaves: its adapter in PEFT's names and shapes (fp32), its history, and how many rows were cut.
-
-    A model that a provider keeps has no adapter here (it is empty), but is `served`.
-    """
-
-    adapter: dict[str, Tensor]
-    history: list[Step]
-    cut_rows: int = 0
-    served: Served | None = None
 
 
 class _LowRank(torch.autograd.Function):

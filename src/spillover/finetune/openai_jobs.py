@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from spillover.errors import ProviderError, SpecError
-from spillover.finetune.fleet import Step, Trained
 from spillover.finetune.served import OPENAI, Served
-from spillover.finetune.trainer import Job, Progress
+from spillover.finetune.trainer import Job, Progress, Step, Trained
 from spillover.keys import needed_key, short
 from spillover.lazy import lazy
 from spillover.spec import Hosted, Training, short_hash

@@ -17,11 +17,11 @@ from transformers import PreTrainedTokenizerBase
 
 from spillover.errors import ProviderError, SpecError
 from spillover.finetune.chat import Row
-from spillover.finetune.fleet import Step, Trained, data_order, schedule
+from spillover.finetune.fleet import data_order, schedule
 from spillover.finetune.served import TINKER, Served
 from spillover.finetune.template import format_of
 from spillover.finetune.train import job_rows
-from spillover.finetune.trainer import Job, Progress
+from spillover.finetune.trainer import Job, Progress, Step, Trained
 from spillover.keys import needed_key, short
 from spillover.lazy import lazy
 from spillover.spec import PROJECTIONS, Chat, Training, short_hash

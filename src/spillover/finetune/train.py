@@ -11,11 +11,11 @@ from spillover.finetune.adapter import ADAPTER, on_the_way
 from spillover.finetune.base import Base, context_length
 from spillover.finetune.budget import MemoryPlan
 from spillover.finetune.chat import Row, to_row
-from spillover.finetune.fleet import Member, Trained, train_fleet
+from spillover.finetune.fleet import Member, train_fleet
 from spillover.finetune.layout import Room
 from spillover.finetune.model import load_model, load_tokenizer, told_when_memory_ends
 from spillover.finetune.template import Format, format_of
-from spillover.finetune.trainer import Job, Progress
+from spillover.finetune.trainer import Job, Progress, Trained
 from spillover.lazy import lazy
 from spillover.records import Conversation
 from spillover.spec import Chat, Machine, Training

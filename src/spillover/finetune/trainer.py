@@ -1,13 +1,16 @@
-"""The seam of finetuning: who trains, and what is trained."""
+"""The seam of finetuning: who trains, what is trained, and what comes of it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from spillover.finetune.fleet import Trained
+from spillover.finetune.served import Served
 from spillover.records import Conversation, Run
 from spillover.spec import Training
+
+if TYPE_CHECKING:  # it takes seconds to load, and who only tells others what to do needs none of it
+    from torch import Tensor
 
 Progress = Callable[[int, int], None]
 
@@ -29,6 +32,33 @@ class Job:
     source: str
     folder: Path | None = None
     start: Path | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step of one run: its loss (nats a token), learning rate, gradient norm before clipping, tokens.
+
+    What a provider does not tell is None.
+    """
+
+    step: int
+    loss: float
+    learning_rate: float | None
+    gradient_norm: float | None
+    tokens: int | None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run leaves: its adapter in PEFT's names and shapes (fp32), its history, and how many rows were cut.
+
+    A model that a provider keeps has no adapter here (it is empty), but is `served`.
+    """
+
+    adapter: "dict[str, Tensor]"
+    history: list[Step]
+    cut_rows: int = 0
+    served: Served | None = None
 
 
 class Trainer(Protocol):

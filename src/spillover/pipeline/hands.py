@@ -15,9 +15,8 @@ from spillover.ask.games import LABELS, by_letter, by_likelihood, play_in_step
 from spillover.ask.local import LocalAsker
 from spillover.ask.options import LocalScorer
 from spillover.finetune.base import Base
-from spillover.finetune.fleet import Trained
 from spillover.finetune.train import LocalTrainer
-from spillover.finetune.trainer import Job, Progress
+from spillover.finetune.trainer import Job, Progress, Trained
 from spillover.judge.judge import Judge
 from spillover.judge.rubrics import Rubric
 from spillover.packed import Packed, here, pack

@@ -17,8 +17,7 @@ from spillover.data.folder import DATA, write_card
 from spillover.display import Display
 from spillover.errors import LabError
 from spillover.finetune.checkpoint import save_checkpoint
-from spillover.finetune.fleet import Trained
-from spillover.finetune.trainer import Job
+from spillover.finetune.trainer import Job, Trained
 from spillover.pipeline.cells import Checkpoint
 from spillover.pipeline.datasets import Dataset
 from spillover.pipeline.fleets import Rows, job_of, shared_fleets, waves

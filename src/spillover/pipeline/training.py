@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spillover.crew import Hands, Lost
-from spillover.finetune.fleet import Trained
-from spillover.finetune.trainer import Job
+from spillover.finetune.trainer import Job, Trained
 from spillover.packed import pack
 from spillover.spec import Training
 

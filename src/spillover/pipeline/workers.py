@@ -13,7 +13,7 @@ from spillover.crew import Alone, Hands, Lost, load_meanwhile
 from spillover.finetune.base import Base, context_length, find_base
 from spillover.finetune.budget import MemoryPlan
 from spillover.finetune.served import TINKER
-from spillover.finetune.trainer import Job, Trainer
+from spillover.finetune.trainer import Job, Trained, Trainer
 from spillover.judge.judge import WITHOUT_MODEL, Judge
 from spillover.judge.make import id_of, make_judge
 from spillover.judge.rubrics import Rubric
@@ -28,7 +28,6 @@ from spillover.spec import API, Chat, Experiment, Sampling
 from spillover.store import PROVIDERS, Lab
 
 if TYPE_CHECKING:  # they load torch
-    from spillover.finetune.fleet import Trained
     from spillover.pipeline.training import Fleet, Progress
 
 # Torch, inspect_ai and the services' clients are loaded by those that need them.
