@@ -60,7 +60,9 @@ def unjudged(plan: Plan, lab: Lab) -> dict[str, list[Pair]]:
     for some in wanted_parts(plan, lab):
         known = read_pairs(some)
         lacking = [name for name in todo if _lacking(read_by(name, known)["pair"], there[name]).any()]
-        asked = read_answers(some) if lacking else known
+        if not lacking:
+            continue
+        asked = read_answers(some)
         for name in lacking:
             todo[name].update(_without(read_by(name, asked), there[name]))
     return {name: list(pairs.values()) for name, pairs in todo.items()}
