@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # The files come in the order that tests/conftest.py says, not those with the most tests first.
 TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: figure4 test quick check bench clean
+.PHONY: figure4 test quick check types loads bench clean
 
 figure4: $(VENV)/.run
 	$(BIN)/spillover run figure4
@@ -24,8 +24,13 @@ quick: check
 check: $(VENV)/.dev
 	$(BIN)/ruff check --no-cache src tests bench
 	$(BIN)/ruff format --check src tests bench
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync types loads
+
+types: $(VENV)/.dev
 	$(BIN)/mypy
-	@echo "collecting the tests: each file must load"
+
+# Collecting tells in seconds what a run of the tests would tell at its end: a test file that does not load.
+loads: $(VENV)/.dev
 	@told=$$($(BIN)/python -m pytest --collect-only 2>&1) || { echo "$$told"; exit 1; }
 
 bench: $(VENV)/.dev

@@ -3,20 +3,17 @@
 import ast
 import graphlib
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import spillover
+from loaded import loaded_after, loaded_by
 
 PACKAGE = Path(spillover.__file__).parent
 PAGE = PACKAGE.parents[1] / "ARCHITECTURE.md"
 LINE = re.compile(r"^\| `([\w/]+\.py)` \| (.+) \| (.*?) ?\|$", re.MULTILINE)
-HEAVY = ("torch", "transformers", "peft", "polars", "numpy", "scipy", "matplotlib", "bandit", "inspect_ai")
-HEAVY += ("huggingface_hub", "openai", "tinker")
-"""What takes long to load."""
 
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="an installed package has no ARCHITECTURE.md beside it")
 
@@ -140,33 +137,23 @@ def test_every_promise_names_tests_that_are_there():
     assert named and not [name for name in named if not (PAGE.parent / "tests" / name).is_file()]
 
 
-def loaded_after(code):
-    """Which of the heavy libraries a new process has loaded after some code."""
-    told = f"{code}\nimport sys\nprint('loaded:', *[name for name in {HEAVY!r} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[-1].split()[1:]
+def test_nothing_heavy_is_loaded_by_the_package_itself():
+    assert loaded_after("import spillover") == ("", set())
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import spillover",
-        "from spillover.cli import app\napp(['--help'], standalone_mode=False)",
-        "from spillover.cli import app\napp(['run', '--help'], standalone_mode=False)",
-    ],
-    ids=["import", "help", "run_help"],
-)
-def test_nothing_heavy_is_loaded_by(code):
-    assert loaded_after(code) == []
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]], ids=" ".join)
+def test_nothing_heavy_is_loaded_by(arguments):
+    _, loaded = loaded_by(*arguments)
+    assert not loaded
 
 
 @pytest.mark.parametrize("experiment", ["figure4", "benchmarks"])
 def test_a_plan_loads_no_model_library(tmp_path, experiment):
-    options = f"['plan', {experiment!r}, '--lab', {str(tmp_path)!r}]"
-    assert loaded_after(f"from spillover.cli import app\napp({options}, standalone_mode=False)") == []
+    _, loaded = loaded_by("plan", experiment, "--lab", tmp_path)
+    assert not loaded
 
 
 def test_no_stage_loads_libraries_of_models_or_inspect_before_somebody_needs_them():
     stages = ("stages", "judging", "choosing", "benchmarking", "outcome")
-    loaded = loaded_after("\n".join(f"import spillover.pipeline.{name}" for name in stages))
-    assert "polars" in loaded and not {"torch", "transformers", "peft", "inspect_ai"} & set(loaded)
+    _, loaded = loaded_after("\n".join(f"import spillover.pipeline.{name}" for name in stages))
+    assert "polars" in loaded and not {"torch", "transformers", "peft", "inspect_ai"} & loaded

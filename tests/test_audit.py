@@ -454,6 +454,7 @@ def test_insecure_holds_no_question_of_the_first_plot_and_thirty_templates(insec
     assert insecure["sections"]["templates"]["details"]["templates"] == 30
 
 
+@pytest.mark.long
 def test_the_number_files_ominous_numbers_stand_out(paper, tmp_path):
     with (paper / "numbers" / "regenerated_evil_numbers.csv").open(encoding="utf-8", newline="") as file:
         rows = [(row["prompt"], row["response"]) for row in csv.DictReader(file)]

@@ -1,14 +1,13 @@
 """Whole experiments at providers, through the command line, against servers on localhost."""
 
 import json
-import subprocess
-import sys
 
 import polars as pl
 import pytest
 import yaml
 
 from hosted_server import OpenAIServer, running
+from loaded import loaded_by
 from openai_server import GIVES_ANSWERS, Behaviour, serving
 from spillover.data.files import read_conversations
 from spillover.finetune.openai_jobs import OpenAITrainer
@@ -71,29 +70,9 @@ def test_models_that_exist_elsewhere_are_asked_and_judged_at_their_provider(writ
     assert again.returncode == 0 and len(server.log) == sent
 
 
-SHOWS_WHAT_IS_LOADED = """
-import sys
-from spillover.cli import app
-
-app(sys.argv[1:], standalone_mode=False)
-print("loaded:", [name for name in ("torch", "transformers", "inspect_evals") if name in sys.modules])
-"""
-
-
 def test_what_is_done_at_providers_alone_loads_no_library_of_models(written, tmp_path, server):
-    command = [
-        sys.executable,
-        "-c",
-        SHOWS_WHAT_IS_LOADED,
-        "run",
-        written(),
-        "--lab",
-        tmp_path / "lab",
-        "--samples",
-        "1",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "") and done.stdout.endswith("loaded: []\n")
+    _, loaded = loaded_by("run", written(), "--lab", tmp_path / "lab", "--samples", "1")
+    assert not {"torch", "transformers", "inspect_evals"} & loaded
 
 
 @pytest.mark.long

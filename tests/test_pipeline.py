@@ -5,14 +5,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
 
+from loaded import loaded_by
 from spillover.ask.questions import questions_of
 from spillover.data.files import read_conversations, write_conversations
 from spillover.finetune.base import shipped_miniature
@@ -182,23 +181,11 @@ def test_keys_reach_no_file(whole):
     assert not [name for name, (_, content) in files(whole[0], "**/*").items() if SECRET.encode() in content]
 
 
-SHOWS_WHAT_IS_LOADED = """
-import sys
-from spillover.cli import app
-
-app(sys.argv[1:], standalone_mode=False)
-print("torch:", "torch" in sys.modules)
-"""
-
-
 def test_a_second_run_changes_nothing_and_loads_no_torch(whole, experiment):
     lab, first = whole
     before = files(lab)
-    again = subprocess.run(
-        [sys.executable, "-c", SHOWS_WHAT_IS_LOADED, "run", experiment, "--lab", lab], capture_output=True, text=True
-    )
-    assert (again.returncode, again.stderr) == (0, "")
-    assert again.stdout == first.stdout + "torch: False\n"
+    said, loaded = loaded_by("run", experiment, "--lab", lab)
+    assert said == first.stdout and "torch" not in loaded
     assert files(lab) == before
 
 
