@@ -77,6 +77,12 @@ def test_a_run_into_an_object_store_leaves_a_whole_lab_there_and_is_gone_on_with
     assert there == wanted and "labs/mine/small/report.html" in there
     assert not any(SECRET.encode() in content for content in [*there.values(), *files.values()])
 
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "three"))  # a machine on which somebody only reads
+    counted = spillover("answers", experiment, "question = 'wish'", "--count", "--lab", lab)
+    assert (counted.returncode, counted.stdout) == (0, "9 of 18 answers\n"), counted.stderr
+    exported = spillover("export", "inspect", "small", "--to", tmp_path / "logs", "--lab", lab)
+    assert exported.returncode == 0 and len(exported.stdout.splitlines()) == 3, exported.stderr
+
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))  # another machine, that has nothing yet
     again = spillover("run", experiment, "--lab", lab)
     assert again.returncode == 0 and again.stdout == first.stdout.replace("/one/", "/two/"), again.stderr
@@ -173,5 +179,21 @@ def test_a_store_that_refuses_is_told_in_words(server, experiment, spillover, mo
     for name, value in {**told, "AWS_REGION": "us-east-1", "XDG_CACHE_HOME": str(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     done = spillover("run", experiment, "--lab", "s3://no-such-bucket/lab")
-    assert done.returncode == 2 and "no-such-bucket" in done.stderr and "Traceback" not in done.stderr
-    assert SECRET not in done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr and SECRET not in done.stderr
+    said = "s3://no-such-bucket/lab: the store refuses: NoSuchBucket, The specified bucket does not exist"
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("lab", ["s3:/labs", "s3://", "http://localhost/lab"])
+def test_an_address_that_is_none_makes_no_folder_of_that_name(lab, spillover, tmp_path):
+    for command in ("plan", "run", "answers"):
+        done = spillover(command, "figure4", "--lab", lab, cwd=tmp_path)
+        assert done.returncode == 2 and "is no address of an object store" in done.stderr
+        assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_a_mirror_that_cannot_be_made_is_told_in_words(spillover, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    done = spillover("plan", "figure4", "--lab", "s3://labs/mine")
+    assert done.returncode == 2 and "XDG_CACHE_HOME" in done.stderr and "Traceback" not in done.stderr

@@ -25,6 +25,10 @@ stores = lazy("obstore.store")
 refusals = lazy("obstore.exceptions")
 
 URL = re.compile(r"(s3|s3a|gs|gcs|az|azure|abfs|abfss)://.+")
+LIKE_A_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*")
+CODE = re.compile(r"<Code>(\w+)</Code>\s*(?:<Message>([^<\n]+))?")
+STATUS = re.compile(r"status code: (\d{3}[\w ]*)")
+NOT_REACHED = re.compile(r'message: "([^"]+)"')
 ORIGIN = ".origin"
 """The file of a mirror that says what it mirrors."""
 LOCK = ".lock-of-writer"
@@ -44,14 +48,28 @@ def is_remote(ref: str) -> bool:
     return URL.fullmatch(ref) is not None
 
 
+def check_address(ref: str) -> None:
+    """Raises LabError for what is neither a folder nor an address of a store that is known, but looks like one."""
+    if LIKE_A_URL.fullmatch(ref) and not is_remote(ref):
+        what = "is no address of an object store that is known: s3://BUCKET/PREFIX, gs://... or az://..."
+        raise LabError(what, where=ref, remedy="Correct --lab; a folder of that name is meant by ./ before it.")
+
+
 def mirror_of(url: str) -> Path:
-    """The folder here that mirrors a lab there: in the user's cache folder, made where there is none."""
+    """The folder here that mirrors a lab there: in the user's cache folder, made where there is none.
+
+    Raises LabError where it cannot be made.
+    """
     cache = os.environ.get("XDG_CACHE_HOME")
     labs = (Path(cache) if cache else Path.home() / ".cache") / "spillover" / "labs"
     plain = url.rstrip("/")
     folder = labs / f"{plain.rpartition('/')[2]}-{hashlib.sha256(plain.encode()).hexdigest()[:12]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ORIGIN).write_text(plain + "\n", encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ORIGIN).write_text(plain + "\n", encoding="utf-8")
+    except OSError as error:
+        what = f"the mirror of {url} cannot be made: {error.strerror}"
+        raise LabError(what, where=folder, remedy="Name another cache folder by XDG_CACHE_HOME.") from None
     return folder
 
 
@@ -89,8 +107,7 @@ class Remote:
         except ModuleNotFoundError:
             raise LabError("the library for object stores is not installed", where=self.url, remedy=INSTALL) from None
         except refusals.BaseError as error:
-            what = f"the store refuses: {type(error).__name__.removesuffix('Error')}"
-            raise LabError(what, where=self.url, remedy=CREDENTIALS) from None
+            raise LabError(_why(error), where=self.url, remedy=CREDENTIALS) from None
 
     def fetch(self) -> None:
         """Has here what is there, but for weights: whole results, and parts of growing ones."""
@@ -233,3 +250,15 @@ class Remote:
                 return
             except refusals.BaseError:
                 continue  # unreachable for a moment
+
+
+def _why(error: Exception) -> str:
+    """What a store's error comes to, as far as the store says it in words of its own."""
+    told = str(error)
+    if found := CODE.search(told):
+        return "the store refuses: " + ", ".join(filter(None, found.groups()))
+    if found := STATUS.search(told):
+        return f"the store refuses: {found[1].strip()}"
+    if found := NOT_REACHED.search(told):
+        return f"the store cannot be reached: {found[1]}"
+    return f"the store refuses: {type(error).__name__.removesuffix('Error')}"

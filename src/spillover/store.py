@@ -34,7 +34,7 @@ from typing import Any
 
 from spillover.errors import LabError
 from spillover.hashes import HASHES, SHA, beside, check_whole, hash_of, hashes_of, settle
-from spillover.remote import Remote, is_remote, mirror_of, remote_of
+from spillover.remote import Remote, check_address, is_remote, mirror_of, remote_of
 
 LAYOUT = 1
 LAB, DONE, ASIDE = "lab.json", "done.json", ".aside"
@@ -212,7 +212,11 @@ def read_lab(root: Path) -> Lab:
 
 
 def lab_folder(ref: str | Path) -> Path:
-    """The folder of a lab by name: the folder itself, or the mirror of one in an object store (`s3://...`)."""
+    """The folder of a lab by name: the folder itself, or the mirror of one in an object store (`s3://...`).
+
+    Raises LabError for an address that is none.
+    """
+    check_address(str(ref))
     return mirror_of(str(ref)) if is_remote(str(ref)) else Path(ref)
 
 

@@ -8,7 +8,7 @@ import typer
 from spillover.cli.told import LabDir, names, told_plainly
 from spillover.lazy import lazy
 
-spec = lazy("spillover.spec")
+store = lazy("spillover.store")
 filtering = lazy("spillover.pipeline.answers")
 
 SHOWN = 20
@@ -35,8 +35,8 @@ def answers(
     ] = None,
 ) -> None:
     """Filter all answers of a finished report."""
-    there = (lab / experiment / "done.json").is_file()
-    found = filtering.find_answers(lab / (experiment if there else spec.load_experiment(experiment).name), where)
+    folder = filtering.report_folder(store.read_lab(lab).root, experiment)
+    found = filtering.find_answers(folder, where)
     if out is not None:
         found.write(out, names(columns), limit)
     elif not count:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -22,7 +22,15 @@ RUST_ERRNO = re.compile(r"\(os error (\d+)\)")
 
 def lab_option(holds: str) -> Any:
     """The option `--lab`: a folder, or an object store's address, where something lies."""
-    return typer.Option("--lab", parser=lab_folder, metavar="LAB", help=f"{holds}: a folder, or s3://BUCKET/PREFIX.")
+    return typer.Option("--lab", parser=_lab, metavar="LAB", help=f"{holds}: a folder, or s3://BUCKET/PREFIX.")
+
+
+def _lab(ref: str | Path) -> Path:
+    """The lab's folder; options are read before a command could tell of a mistake."""
+    try:
+        return lab_folder(ref)
+    except SpilloverError as error:
+        stop(str(error))
 
 
 LabDir = Annotated[Path, lab_option("Where results lie")]
@@ -59,7 +67,7 @@ def _outside_world(error: Exception) -> str | None:
     return f"cannot be written: {os.strerror(number)}" if number in NO_WRITING else None
 
 
-def stop(message: str, code: int = 2) -> None:
+def stop(message: str, code: int = 2) -> NoReturn:
     """Ends the command with a message on standard error."""
     print(f"spillover: {message}", file=sys.stderr)
     raise typer.Exit(code)

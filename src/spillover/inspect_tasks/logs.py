@@ -42,10 +42,11 @@ from spillover.finetune.base import find_base
 from spillover.inspect_tasks.metrics import SHARE, average_of, labels_of, share_of
 from spillover.inspect_tasks.samples import Columns, columns_of, sample_of
 from spillover.inspect_tasks.scorers import KEPT, MISALIGNED, is_rated
+from spillover.pipeline.answers import report_folder
 from spillover.pipeline.datasets import rows_of
 from spillover.pipeline.suites import PLAIN
 from spillover.records import BASE_RUN, Question
-from spillover.spec import AUTO, MINIATURE, Experiment, Suite, load_experiment, parse_experiment, short_hash
+from spillover.spec import AUTO, MINIATURE, Experiment, Suite, parse_experiment, short_hash
 from spillover.store import ASIDE, DONE, made_by, read_json
 
 ANSWERS, NUMBERS, SPEC = "answers.parquet", "numbers.json", "spec.json"
@@ -71,14 +72,14 @@ class Report:
 
 
 def find_report(ref: str, lab: Path) -> Report:
-    """A report by its folder, or by the experiment whose report lies in the lab.
+    """A report by its folder, by its name in the lab, or by the experiment whose report lies there.
 
     Raises:
         SpecError: there is no such experiment.
         LabError: its report is not there, or is damaged.
     """
     given = Path(ref)
-    folder = given if (given / ANSWERS).is_file() else lab / load_experiment(ref).name
+    folder = given if (given / ANSWERS).is_file() else report_folder(lab, ref)
     if not (folder / ANSWERS).is_file():
         raise LabError("there is no finished report", where=folder, remedy=NOT_FOUND.format(ref=ref))
     spec, done, numbers = (read_json(folder / name) for name in (SPEC, DONE, NUMBERS))

@@ -11,7 +11,8 @@ import polars as pl
 
 from spillover.errors import LabError, SpecError
 from spillover.pipeline.condition import condition, first_line, wrong
-from spillover.store import check_layout
+from spillover.spec import load_experiment
+from spillover.store import DONE, check_layout
 
 TABLE = "answers.parquet"
 WRITERS: Mapping[str, Callable[[pl.LazyFrame, Path], object]] = {
@@ -108,6 +109,15 @@ class Answers:
             if self.text is not None:
                 wrong(self.text, first_line(error), f"Columns: {', '.join(pl.read_parquet_schema(self.path))}.")
             raise LabError(f"cannot be read: {first_line(error)}", where=self.path) from None
+
+
+def report_folder(lab: Path, ref: str) -> Path:
+    """Where a report lies: one of the lab's by its name, or that of an experiment by name or file.
+
+    Raises SpecError where there is neither.
+    """
+    named = lab / ref
+    return named if (named / DONE).is_file() else lab / load_experiment(ref).name
 
 
 def find_answers(folder: Path, text: str | None) -> Answers:
