@@ -182,6 +182,9 @@ def test_a_store_that_refuses_is_told_in_words(server, experiment, spillover, mo
     assert done.returncode == 2 and "Traceback" not in done.stderr and SECRET not in done.stderr
     said = "s3://no-such-bucket/lab: the store refuses: NoSuchBucket, The specified bucket does not exist"
     assert said in done.stderr
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    done = spillover("plan", experiment, "--lab", "s3://labs/mine")
+    assert done.returncode == 2 and "s3://labs/mine: the store cannot be reached: Connection refused" in done.stderr
 
 
 @pytest.mark.parametrize("lab", ["s3:/labs", "s3://", "http://localhost/lab"])

@@ -28,7 +28,7 @@ URL = re.compile(r"(s3|s3a|gs|gcs|az|azure|abfs|abfss)://.+")
 LIKE_A_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/.*")
 CODE = re.compile(r"<Code>(\w+)</Code>\s*(?:<Message>([^<\n]+))?")
 STATUS = re.compile(r"status code: (\d{3}[\w ]*)")
-NOT_REACHED = re.compile(r'message: "([^"]+)"')
+NOT_REACHED = re.compile(r'(?:message|error): "([^"]+)"')
 ORIGIN = ".origin"
 """The file of a mirror that says what it mirrors."""
 LOCK = ".lock-of-writer"
