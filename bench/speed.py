@@ -62,6 +62,9 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs")
     options = parser.parse_args()
+    if unknown := set(options.only.split(",")) - set(KINDS):
+        parser.error(f"--only takes some of {', '.join(KINDS)}; not {', '.join(sorted(unknown))}")
+    options.out.mkdir(parents=True, exist_ok=True)
     be_quiet()
     known = options.out / "speed.json"
     found = json.loads(known.read_text(encoding="utf-8")) if known.is_file() else {}

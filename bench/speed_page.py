@@ -32,9 +32,9 @@ def about() -> dict[str, str]:
 
 
 def write(found: Mapping[str, Any], folder: Path) -> None:
-    """Writes the part of the page between its marks, and the figure."""
+    """Writes the part of the page between its marks, and the figure; where there is no page, one of that part alone."""
     page = folder / "performance.md"
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8") if page.is_file() else f"{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     part = "\n".join([BEGIN, "", *_lines(found), "", END])

@@ -1,7 +1,7 @@
-"""The stages: each makes what its part of the plan is missing in the lab, and touches nothing that is there.
+"""The first stages: each makes what its part of the plan is missing in the lab, and touches nothing that is there.
 
-data -> finetune -> ask -> judge. A stage reads what the stage before it wrote, and says what to run where that is
-missing.
+data -> finetune -> ask, and beside ask choose (`choosing.py`), then judge (`judging.py`). A stage reads what the stage
+before it wrote, and says what to run where that is missing.
 """
 
 import contextlib
