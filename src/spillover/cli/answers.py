@@ -7,8 +7,8 @@ import typer
 
 from spillover.cli.told import LabDir, names, told_plainly
 from spillover.lazy import lazy
+from spillover.store import read_lab
 
-store = lazy("spillover.store")
 filtering = lazy("spillover.pipeline.answers")
 
 SHOWN = 20
@@ -35,7 +35,7 @@ def answers(
     ] = None,
 ) -> None:
     """Filter all answers of a finished report."""
-    folder = filtering.report_folder(store.read_lab(lab).root, experiment)
+    folder = filtering.report_folder(read_lab(lab).root, experiment)
     found = filtering.find_answers(folder, where)
     if out is not None:
         found.write(out, names(columns), limit)

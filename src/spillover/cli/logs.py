@@ -7,8 +7,8 @@ import typer
 
 from spillover.cli.told import LabDir, told_plainly
 from spillover.lazy import lazy
+from spillover.store import read_lab
 
-store = lazy("spillover.store")
 writing = lazy("spillover.inspect_tasks.logs")
 reading = lazy("spillover.inspect_tasks.reading")
 
@@ -29,7 +29,7 @@ def export_inspect(
     lab: LabDir = Path("lab"),
 ) -> None:
     """Write a report's answers and verdicts as Inspect's logs (.eval), one a run and suite."""
-    for log in writing.export(reports, store.read_lab(lab).root, to):
+    for log in writing.export(reports, read_lab(lab).root, to):
         print(log)
 
 
