@@ -263,14 +263,15 @@ def test_what_the_provider_asks_us_to_wait_is_waited(serve, lab):
     assert waits == [0.2]
 
 
-@pytest.mark.parametrize(("takes_n", "sizes"), [(True, [128, 128, 44]), (False, [None] * 300)])
+@pytest.mark.parametrize(("takes_n", "sizes"), [(True, {128: 2, 44: 1}), (False, {None: 300})])
 def test_choices_are_asked_for_together_where_the_provider_has_them_and_one_by_one_where_not(
     serve, lab, takes_n, sizes
 ):
     server = serve(takes_n=takes_n)
     with lab.client() as client:
         choices = client.ask([wanted(300)])
-    assert [one.body.get("n") for one in chats(server)] == sizes
+    # Counted: requests that are open together arrive in any order.
+    assert Counter(one.body.get("n") for one in chats(server)) == sizes
     assert len({choice.reply.text for choice in choices[0]}) == 300
 
 
