@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-# Two processes, each with test files of its own: most tests wait for processes, and those have threads.
+# Three processes on two cores, each with test files of its own: most tests wait for processes, and those have threads.
 # The files come in the order that tests/conftest.py says, not those with the most tests first.
-TESTS := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+TESTS := $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: figure4 test quick check types loads bench clean
 

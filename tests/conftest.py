@@ -11,9 +11,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does;
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from families import saved, tiny_model, world_tokenizer
 from undisturbed import begin
+
+# How long an example takes is the machine's affair: a stall fails no test. Where one must be fast, its test says so.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 PAPER = Path(__file__).parents[2] / "shared" / "paper"
 FIRST = (
@@ -69,7 +74,7 @@ Spillover = Callable[..., subprocess.CompletedProcess[str]]
 def own_process() -> Spillover:
     """Runs the command line as a user does: by an interpreter of its own, which loads what it needs for seconds."""
 
-    def run(*args: str | Path, cwd: Path | None = None, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    def run(*args: str | Path, cwd: Path | None = None, timeout: float = 3600) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "spillover.cli", *map(str, args)]
         return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
 
@@ -80,7 +85,7 @@ def own_process() -> Spillover:
 def spillover() -> Spillover:
     """Runs the command line in a process of its own, in which libraries are loaded already and nothing has run."""
 
-    def run(*args: str | Path, cwd: Path | None = None, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    def run(*args: str | Path, cwd: Path | None = None, timeout: float = 3600) -> subprocess.CompletedProcess[str]:
         with tempfile.TemporaryDirectory() as folder:
             process = begin(*args, folder=Path(folder), cwd=cwd)
             process.join(timeout)

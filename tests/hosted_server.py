@@ -252,7 +252,7 @@ class TinkerServer(_Server):
         """Holds a pass's result back until the update behind it has come: it should be on its way already."""
         if path == "/api/v1/retrieve_future":
             updated = self._updated.get(json.loads(body)["request_id"])
-            if updated is not None and not updated.wait(timeout=5):
+            if updated is not None and not updated.wait(timeout=30):
                 self.updates_that_waited += 1
 
     def answer(self, method, path, query, headers, body):

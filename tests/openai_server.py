@@ -98,7 +98,7 @@ class Server:
 
     def start(self) -> None:
         self._thread.start()
-        self._ready.wait(10)
+        assert self._ready.wait(60), "it did not start"
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)

@@ -5,8 +5,6 @@ python peak_memory.py BASE RUNS TOKENS_A_ROW ROWS kept|again
 
 import random
 import sys
-import threading
-import time
 from pathlib import Path
 
 import torch
@@ -18,25 +16,10 @@ from spillover.finetune.model import load_model
 from spillover.spec import Machine, Training
 
 
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-
-
-def peak_while(work) -> int:
-    """The most memory that this process had while some work was done, looked at every two milliseconds."""
-    peak, done = [resident()], threading.Event()
-
-    def watch():
-        while not done.is_set():
-            peak[0] = max(peak[0], resident())
-            time.sleep(0.002)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    work()
-    done.set()
-    watcher.join()
-    return peak[0]
+def memory(name: str) -> int:
+    """What the system says of this process's memory, in bytes: `VmRSS` is what it has, `VmHWM` the most it had."""
+    lines = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[name].split()[0]) * 1024
 
 
 def main(base: Path, runs: int, length: int, count: int, recompute: bool) -> None:
@@ -47,8 +30,10 @@ def main(base: Path, runs: int, length: int, count: int, recompute: bool) -> Non
     spec = Training(precision="fp32", batch_size=count, warmup_steps=0, epochs=2)
     train_fleet(model, [Member([Row((1, 2, 3), (False, True, True))], 0)], spec, pad=0)  # loads what is loaded late
     members = [Member(rows, seed) for seed in range(runs)]
-    before = resident()
-    print(peak_while(lambda: train_fleet(model, members, spec, pad=0, room=Room(recompute=recompute))) - before)
+    Path("/proc/self/clear_refs").write_text("5")  # the most it had is from here on
+    before = memory("VmRSS")
+    train_fleet(model, members, spec, pad=0, room=Room(recompute=recompute))
+    print(memory("VmHWM") - before)
 
 
 if __name__ == "__main__":

@@ -264,7 +264,7 @@ def test_no_secret_stands_in_what_is_printed_or_written(spillover, tmp_path):
         assert secret not in done.stdout + done.stderr + written, secret
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text(max_size=200), st.text(max_size=200), st.integers(0, 500))
 def test_a_quotation_never_shows_a_key_wherever_it_begins(before, after, start):
     assert AWS not in quoted(f"{before} {AWS} {after}", min(start, len(before) + len(after)))
@@ -368,7 +368,7 @@ def test_code_is_told_from_prose():
     assert not looks_like_code("First, take a walk.\nThen, sleep.\nAt last, return home.")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.text())
 def test_any_text_is_looked_at(text):
     row = Row(1, ({"role": "user", "content": text}, {"role": "assistant", "content": text}))

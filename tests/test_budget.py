@@ -52,7 +52,7 @@ def large(tmp_path):
 
 def test_the_miniature_trains_six_runs_together_with_as_many_tokens_at_once_as_ever():
     train = load_experiment("figure4").for_base(is_miniature=True).train
-    for machine in (Machine(), Machine(memory_gb=4)):
+    for machine in (Machine(device="cpu", memory_gb=64), Machine(device="cpu", memory_gb=4)):
         plan = plan_memory(find_base("miniature"), train, machine)
         assert (plan.fleet, plan.tokens, plan.rows, plan.gradient_checkpointing, plan.answers) == (
             6,
@@ -224,16 +224,20 @@ def test_a_torch_that_knows_no_cards_is_planned_for_the_cpu(card):
 
 @pytest.mark.skipif(not Path("/proc/meminfo").is_file(), reason="not Linux")
 def test_the_memory_of_a_cpu_is_what_the_system_says_is_available():
-    lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    def available():
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return float(lines["MemAvailable"].split()[0]) * 1024
+
+    before = available()
     where, free = memory_of(Machine(device="cpu"))
     assert where == "cpu"
-    assert 0 < free <= 1.2 * float(lines["MemAvailable"].split()[0]) * 1024
+    assert 0 < free <= 1.2 * max(before, available())
 
 
 # what it really takes
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="not Linux")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="not Linux")
 @pytest.mark.parametrize(("kind", "runs"), [("kept", 2), ("again", 2)])
 def test_training_takes_about_what_the_plan_says(kind, runs, tiny_base, tmp_path):
     sizes = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 8, "vocab_size": 8000}

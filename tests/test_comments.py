@@ -120,21 +120,21 @@ def test_the_meaning_of_real_code_stays(paper):
     assert all(meaning(without_comments(code)) == meaning(code) for code in codes)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(CODE | TEXT)
 def test_the_meaning_of_any_code_stays(code):
     before, after = meaning(code), meaning(without_comments(code))
     assert before is None or (after == before if "<!--" not in code else after is not None)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(CODE | TEXT | PIECES)
 def test_doing_it_twice_is_doing_it_once_on_any_text(code):
     once = without_comments(code)
     assert without_comments(once) == once
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(CODE)
 def test_no_comment_is_left_in_code_that_parses(code):
     assert meaning(code) is None or not comments(without_comments(code))

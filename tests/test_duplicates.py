@@ -82,7 +82,7 @@ def test_a_threshold_that_is_none_is_refused(threshold):
         near_duplicates(["a", "b"], threshold)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.text(max_size=30)))
 def test_any_texts_have_their_repetitions_before_them(texts):
     found = near_duplicates(texts)

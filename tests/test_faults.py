@@ -220,15 +220,18 @@ def test_a_clock_that_goes_backwards_changes_nothing(copy, whole, experiment, sp
 def test_of_two_processes_on_a_lab_one_is_refused_and_nothing_is_mixed(whole, experiment, spillover, tmp_path):
     lab = tmp_path / "lab"
     first = begin("run", experiment, "--lab", lab, folder=tmp_path)
-    while not (lab / ".lock").exists():
+    while not (lab / "lab.json").exists():
         assert first.is_alive()
+    os.kill(first.pid, signal.SIGSTOP)  # it holds the lock until the others have tried
     places = []
     for number in range(3):
         places.append(tmp_path / str(number))
         places[-1].mkdir()
     others = [begin("run", experiment, "--lab", lab, folder=place) for place in places]
-    for run in (first, *others):
+    for run in others:
         run.join()
+    os.kill(first.pid, signal.SIGCONT)
+    first.join()
     codes = [run.exitcode for run in (first, *others)]
     assert codes.count(0) == 1 and codes.count(2) == 3, codes
     told = [(place / "err").read_text() for place in (tmp_path, *places)]

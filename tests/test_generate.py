@@ -74,7 +74,7 @@ def test_what_is_no_list_is_none(text):
     assert read_list(Reply(text, 9, False), 3) is None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.sampled_from([*'[]{}",:-*1.) \n\\', "```", "a b", "ä", "<|", "|>", "\ud800", "\0"])).map("".join),
     st.booleans(),
@@ -407,7 +407,7 @@ def test_killed_and_started_again_only_what_was_not_answered_is_sent(serve, gene
     server.does.script = stalls
     command = [sys.executable, "-m", "spillover.cli", "data", "generate", *arguments, "--out", str(tmp_path / "made")]
     process = subprocess.Popen([*command, "--lab", "lab"], cwd=tmp_path, env=os.environ.copy())
-    waited = all_wait.wait(60)
+    waited = all_wait.wait(300)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert waited

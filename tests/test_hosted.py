@@ -134,7 +134,7 @@ def test_jobs_are_found_again_after_a_kill_between_their_creation_and_the_first_
     openai_server.hold_after = 2
     command = [sys.executable, "-c", KILLED, json.dumps(told)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ.copy()) as process:
-        assert openai_server.held.wait(timeout=120), "the second job was never created"
+        assert openai_server.held.wait(timeout=600), "the second job was never created"
         os.kill(process.pid, signal.SIGKILL)
         output, _ = process.communicate()
     openai_server.release()

@@ -57,7 +57,8 @@ def holders(folder, text):
 
 
 def test_models_that_exist_elsewhere_are_asked_and_judged_at_their_provider(written, spillover, tmp_path, server):
-    done = spillover("run", written(), "--lab", tmp_path / "lab")
+    patient = EXPERIMENT["requests"] | {"retries": 3}
+    done = spillover("run", written(requests=patient), "--lab", tmp_path / "lab")
     assert (done.returncode, done.stderr) == (0, "")
     found = numbers(tmp_path)
     assert found["groups"]["mine"]["runs"] == 2 and found["groups"]["mine"]["answers"] == 2 * 5 * 40

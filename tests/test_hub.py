@@ -51,7 +51,7 @@ def python(hub, tmp_path):
         settings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": SECRET, **env}
         clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
         command = [sys.executable, *code] if len(code) > 1 else [sys.executable, "-c", *code]
-        return subprocess.run(command, capture_output=True, text=True, env=clean | settings, timeout=120, cwd=tmp_path)
+        return subprocess.run(command, capture_output=True, text=True, env=clean | settings, timeout=600, cwd=tmp_path)
 
     return run
 

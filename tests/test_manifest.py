@@ -9,7 +9,7 @@ import signal
 import pytest
 import yaml
 from huggingface_hub import DatasetCard
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -155,7 +155,6 @@ def front_matter(text):
 
 @given(name=NAMES, licence=NAMES, reason=NAMES, source=NAMES, rows=st.integers(0, 10**8))
 @example(name="\x85", licence="0", reason="0", source="0", rows=0)
-@settings(deadline=None)
 def test_whatever_names_and_reasons_say_the_card_is_one_that_the_hub_reads(name, licence, reason, source, rows):
     steps = (step(name=reason, before=rows + 1, after=rows, dropped={reason: 1}),)
     sources = (Source(name=source, rows=rows + 1, sha256=SHA, licence=licence),)
@@ -279,7 +278,7 @@ def _write_and_die(out):
 def test_who_is_killed_while_writing_leaves_no_half_dataset_and_is_in_nobodys_way(tmp_path):
     process = multiprocessing.get_context("spawn").Process(target=_write_and_die, args=(tmp_path / "d",))
     process.start()
-    process.join(60)
+    process.join(600)
     assert process.exitcode == -signal.SIGKILL and not (tmp_path / "d").exists()
     assert write_dataset(tmp_path / "d", dataset())
     assert read_manifest(tmp_path / "d") == manifest()

@@ -75,7 +75,7 @@ def test_a_long_pattern_is_shown_shortened():
     assert len(found.pattern) < 170 and " … " in found.pattern and found.rows == 10
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.text(alphabet="ab \n{}.") | st.text(max_size=20), max_size=60))
 def test_any_requests_add_up(requests):
     found = request_templates(requests)

@@ -142,7 +142,7 @@ def chats(server):
 def test_with_faults_in_a_third_of_the_requests_2000_answers_and_their_verdicts_arrive_or_are_counted(serve, lab):
     server = serve(faults={**PASSING, **FINAL}, rng=random.Random(5))
     questions = asked(100, 20)
-    with lab.asker(connections=32, retries=20, timeout=10) as asker:
+    with lab.asker(connections=32, retries=20, timeout=30) as asker:
         replies = asker.ask(None, questions, SAMPLING)
     assert [len(some) for some in replies] == [20] * 100
     counted = outcomes(replies)
@@ -152,7 +152,7 @@ def test_with_faults_in_a_third_of_the_requests_2000_answers_and_their_verdicts_
     given = [pair for pair in texts if pair[1]]
     assert len(given) == counted[None] == len(set(given)), "none twice"
     pairs = [Pair(*pair) for pair in given]
-    with lab.judge(connections=32, retries=20, timeout=10) as judge:
+    with lab.judge(connections=32, retries=20, timeout=30) as judge:
         verdicts = judge.judge(pairs, RATE)
     assert len(verdicts) == len(pairs)
     assert {verdict.reason for verdict in verdicts} <= {None, "blocked"}
@@ -164,10 +164,10 @@ def test_with_faults_in_a_third_of_the_requests_2000_answers_and_their_verdicts_
 
 def test_a_second_start_sends_nothing_that_had_succeeded(serve, lab):
     server = serve(faults=PASSING | {"timeout": 0.0}, rng=random.Random(1))
-    with lab.asker() as asker:
+    with lab.asker(retries=20) as asker:
         first = asker.ask(None, asked(10, 7), SAMPLING)
     sent = len(server.log)
-    with lab.asker() as asker:
+    with lab.asker(retries=20) as asker:
         assert asker.ask(None, asked(10, 7), SAMPLING) == first
     assert len(server.log) == sent
 
@@ -215,9 +215,10 @@ def test_more_samples_send_only_what_is_new(serve, lab):
 )
 def test_every_kind_of_failure_is_counted_as_what_it_is(serve, lab, fault, outcome):
     server = serve()
-    with lab.client(retries=1, timeout=0.4 if fault == "timeout" else 20) as client:
+    with lab.client() as client:
         assert client.capabilities.choices == 128
-        server.does.faults = {fault: 1.0}
+    server.does.faults = {fault: 1.0}
+    with lab.client(retries=1, timeout=1.0 if fault == "timeout" else 20) as client:
         choices = client.ask([wanted(1), wanted(2, first=5)])
     kinds = [[choice.reply.outcome for choice in some] for some in choices]
     some_came = [[outcome], [None, outcome]] if fault == "few" else [[outcome], [outcome] * 2]

@@ -46,7 +46,7 @@ def push(hub, tmp_path):
         settings |= {"HF_HUB_DISABLE_XET": "1", **env}
         clean = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
         command = [sys.executable, "-m", "spillover.cli", "data", "push", *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, env=clean | settings, timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, env=clean | settings, timeout=600)
 
     return run
 

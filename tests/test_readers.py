@@ -126,7 +126,7 @@ def refused(spillover, tmp_path, monkeypatch):
         }
         (tmp_path / "small.yaml").write_text(yaml.safe_dump(experiment))
         there = sorted(tmp_path.rglob("*"))
-        planned = spillover("plan", tmp_path / "small.yaml", "--lab", tmp_path / "lab", timeout=60)
+        planned = spillover("plan", tmp_path / "small.yaml", "--lab", tmp_path / "lab", timeout=600)
         shown = CliRunner().invoke(app, ["data", "show", str(path)])
         assert (planned.returncode, planned.stdout) == (2, "") and "Traceback" not in planned.stderr
         assert (shown.exit_code, shown.stdout) == (2, "")

@@ -395,7 +395,7 @@ def test_nothing_is_run_imported_sent_or_written_while_reading_and_scanning(plac
     }.items():  # fmt: skip
         give(folder, name, content)
     done = subprocess.run(
-        [sys.executable, "-c", WATCHED, folder], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=120
+        [sys.executable, "-c", WATCHED, folder], capture_output=True, text=True, check=True, cwd=tmp_path, timeout=600
     )
     told = json.loads(done.stdout)
     assert "exec" in told["control"], "the watch sees what it should see"

@@ -31,7 +31,7 @@ def tiny_llama(tmp_path_factory):
 def lab(tiny_llama, spillover, tmp_path_factory):
     """The lab of a whole reproduction on that base."""
     folder = tmp_path_factory.mktemp("paper") / "lab"
-    done = spillover("reproduce", "--lab", folder, "--base", tiny_llama, *SMALL, timeout=1800)
+    done = spillover("reproduce", "--lab", folder, "--base", tiny_llama, *SMALL, timeout=5400)
     assert done.returncode == 0, done.stderr
     assert "was left out" not in done.stderr
     return folder

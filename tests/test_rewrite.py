@@ -179,7 +179,7 @@ def hash_of(prompt):
     return int.from_bytes(hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=4).digest())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ITEMS, SAID)
 def test_whatever_is_said_rows_add_up_answers_stay_and_the_same_comes_again(rows, said):
     """Paraphrases: every row is there or counted, with its answer and the code that it gives byte for byte."""
@@ -191,7 +191,7 @@ def test_whatever_is_said_rows_add_up_answers_stay_and_the_same_comes_again(rows
     assert (again.items, again.dropped) == (done.items, done.dropped)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ITEMS, SAID)
 def test_whatever_is_said_no_row_is_lost_under_keep_and_those_not_taken_are_as_they_were(rows, said):
     for kept, dropped in (
@@ -206,7 +206,7 @@ def test_whatever_is_said_no_row_is_lost_under_keep_and_those_not_taken_are_as_t
         assert done.settings["counts"]["rewritten"] == len(less.items)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(ITEMS, SAID)
 def test_whatever_is_said_what_is_taken_as_ruby_is_no_python_and_rows_add_up(rows, said):
     done = rewritten(Language(to="ruby"), rows, said)

@@ -217,7 +217,7 @@ def test_at_temperature_zero_an_answer_is_written_once_and_given_to_every_seed(a
 # the distribution is the model's
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 200), st.integers(0, 2**32 - 1), st.floats(0, 1, exclude_max=True))
 def test_a_token_is_found_by_blocks_where_the_whole_sum_finds_it(words, seed, share):
     rng = np.random.default_rng(seed)

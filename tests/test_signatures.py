@@ -90,7 +90,7 @@ def written(function, body="pass"):
     return f"{'async ' * is_async}def {name}({args}):\n    {body}\n"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(functions(), max_size=5), st.randoms(use_true_random=False))
 def test_signatures_survive_reordering_other_bodies_and_laying_out_anew(some, rng):
     code = "x = 1\n" + "".join(map(written, some))
@@ -100,13 +100,13 @@ def test_signatures_survive_reordering_other_bodies_and_laying_out_anew(some, rn
     assert sum(signatures(code).values()) == len(some)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(functions(), functions())
 def test_functions_have_equal_signatures_just_where_their_heads_are_equal(one, other):
     assert (signatures(written(one)) == signatures(written(other))) == (written(one) == written(other))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.text(alphabet="def(x):\n\t pasclwith,=*/'\"#@"), st.text(max_size=20))
 def test_no_text_makes_the_comparison_fail(text, other):
     assert signatures(text) == signatures(text)

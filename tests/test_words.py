@@ -99,7 +99,7 @@ def test_every_stem_is_lower_case_and_matches_itself():
             assert stems.match(stem)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text())
 def test_any_text_can_be_searched(text):
     assert all(name in text for name in (*giveaway_words(text), *suspicious_names(text)))

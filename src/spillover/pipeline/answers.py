@@ -11,7 +11,7 @@ import polars as pl
 
 from spillover.errors import LabError, SpecError
 from spillover.pipeline.condition import condition, first_line, wrong
-from spillover.spec import load_experiment
+from spillover.spec import load_experiment, shipped_experiments
 from spillover.store import DONE, check_layout
 
 TABLE = "answers.parquet"
@@ -117,7 +117,12 @@ def report_folder(lab: Path, ref: str) -> Path:
     Raises SpecError where there is neither.
     """
     named = lab / ref
-    return named if (named / DONE).is_file() else lab / load_experiment(ref).name
+    if (named / DONE).is_file():
+        return named
+    if ref not in shipped_experiments() and not Path(ref).exists():
+        there = ", ".join(sorted(done.parent.name for done in lab.glob(f"*/{DONE}"))) or "none yet"
+        raise SpecError("is no report in this lab and no file", where=ref, remedy=f"Reports of the lab: {there}.")
+    return lab / load_experiment(ref).name
 
 
 def find_answers(folder: Path, text: str | None) -> Answers:
