@@ -82,8 +82,10 @@ def _shares(some: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _draw(found: Mapping[str, Any], path: Path) -> None:
-    """A bar a kind of work: the median ratio, with the spread of the turns."""
+    """A bar a kind of work: the median ratio, with the spread of the turns. No figure where nothing stood beside."""
     some = [one for one in _turns(found) if one["ratios"]]
+    if not some:
+        return
     middles = [median(one["ratios"]) for one in some]
     ends = [
         [at - min(one["ratios"]) for at, one in zip(middles, some, strict=True)],
