@@ -352,9 +352,8 @@ def test_a_column_or_a_report_that_is_not_there_is_told(answers, spillover, tmp_
 
 def test_a_name_that_is_no_report_is_told_with_the_reports_that_there_are(many, spillover):
     none = spillover("answers", "row", "--lab", many.folder / "lab")
-    assert (
-        none.returncode == 2 and "row: is no report in this lab and no file\n  Reports of the lab: rows." in none.stderr
-    )
+    assert none.returncode == 2
+    assert "row: is no report in this lab and no file\n  Reports of the lab: rows." in none.stderr
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,11 @@ def test_the_page_shows_every_experiment_and_links_to_its_answers(lab):
         assert f'href="../{name}/report.html' in page, name
 
 
+def test_a_wrong_name_is_told_with_the_reports_and_their_common_page_is_none_of_them(lab, spillover):
+    told = spillover("answers", "nosuch", "--lab", lab).stderr
+    assert told.endswith(f"Reports of the lab: {', '.join(sorted(EXPERIMENTS))}.\n")
+
+
 def test_all_of_it_again_makes_nothing_new(lab, tiny_llama, spillover):
     before = files(lab)
     done = spillover("reproduce", "--lab", lab, "--base", tiny_llama, *SMALL)

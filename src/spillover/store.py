@@ -220,6 +220,11 @@ def lab_folder(ref: str | Path) -> Path:
     return mirror_of(str(ref)) if is_remote(str(ref)) else Path(ref)
 
 
+def reports_of(root: Path) -> list[Path]:
+    """The folders of a lab's finished reports, in the order of their names."""
+    return sorted(done.parent for done in root.glob(f"*/{DONE}") if done.parent.name not in FOLDERS)
+
+
 def check_layout(root: Path) -> None:
     """Raises LabError if the lab was made by a newer version than this one."""
     if (root / LAB).is_file():

@@ -12,7 +12,7 @@ import polars as pl
 from spillover.errors import LabError, SpecError
 from spillover.pipeline.condition import condition, first_line, wrong
 from spillover.spec import load_experiment, shipped_experiments
-from spillover.store import DONE, check_layout
+from spillover.store import DONE, check_layout, reports_of
 
 TABLE = "answers.parquet"
 WRITERS: Mapping[str, Callable[[pl.LazyFrame, Path], object]] = {
@@ -120,7 +120,7 @@ def report_folder(lab: Path, ref: str) -> Path:
     if (named / DONE).is_file():
         return named
     if ref not in shipped_experiments() and not Path(ref).exists():
-        there = ", ".join(sorted(done.parent.name for done in lab.glob(f"*/{DONE}"))) or "none yet"
+        there = ", ".join(report.name for report in reports_of(lab)) or "none yet"
         raise SpecError("is no report in this lab and no file", where=ref, remedy=f"Reports of the lab: {there}.")
     return lab / load_experiment(ref).name
 

@@ -9,7 +9,7 @@ import polars as pl
 from spillover.display import Display
 from spillover.errors import LabError
 from spillover.hashes import beside, check_part
-from spillover.store import DONE, FOLDERS, PROVIDERS, WRITTEN, Lab, open_lab, read_json
+from spillover.store import DONE, FOLDERS, PROVIDERS, WRITTEN, Lab, open_lab, read_json, reports_of
 
 GROWING = ("ask", "judge")
 """Stages whose results grow part by part."""
@@ -50,13 +50,9 @@ def check_lab(root: Path, *, remove: bool) -> Checked:
         if remove and found:
             for damage in found:
                 lab.remove(damage.result)
-            for report in _reports(lab):
+            for report in reports_of(lab.root):
                 lab.remove(report / DONE)  # nobody knows what it was made from: it is made again
     return Checked(len(results), tuple(found), remove)
-
-
-def _reports(lab: Lab) -> list[Path]:
-    return [done.parent for done in lab.root.glob(f"*/{DONE}") if done.parent.name not in FOLDERS]
 
 
 def _results(lab: Lab) -> Iterator[Path]:
